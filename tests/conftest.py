@@ -1,0 +1,46 @@
+import os
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from zsadlib import miniad
+
+torch.set_num_threads(2)
+
+
+def write_category(root, category="bolt", kinds=("crack", "burn"), good=4, bad=3, train=2, size=96):
+    """A small labelled category in the MVTec AD layout, drawn by MiniAD's functions."""
+    for part, kind, count in [("train", "good", train), ("test", "good", good), *(("test", k, bad) for k in kinds)]:
+        for i in range(count):
+            image, mask = miniad.draw(category, kind, miniad.generator("tests", category, part, kind, i), size)
+            path = root / part / kind / f"{i:02d}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray((image * 255).astype(np.uint8)).save(path)
+            if kind != "good":
+                mask_path = root / "ground_truth" / kind / f"{i:02d}_mask.png"
+                mask_path.parent.mkdir(parents=True, exist_ok=True)
+                Image.fromarray(mask).convert("L").save(mask_path)
+    return root
+
+
+@pytest.fixture(scope="session")
+def tiny_category(tmp_path_factory):
+    return write_category(tmp_path_factory.mktemp("tiny") / "bolt")
+
+
+@pytest.fixture(scope="session")
+def backbone():
+    from zsadlib.backbones import load_backbone
+
+    return load_backbone()
+
+
+@pytest.fixture(scope="session")
+def batch(backbone):
+    images = [miniad.draw("bolt", kind, miniad.generator(kind), 120)[0] for kind in ("good", "crack", "stain")]
+    return backbone.preprocess([Image.fromarray((i * 255).astype(np.uint8)) for i in images])

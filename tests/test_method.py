@@ -1,0 +1,242 @@
+"""Backbone, prompts, contextual scoring, aligner and detectors against slow readings of their definitions."""
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+from torch.nn import functional as F
+
+from zsadlib import aligner, backbones, benchmark, embedded, profiles, scoring
+from zsadlib.detectors import Alfa, ClipAC, WinClip
+from zsadlib.files import CACHE
+from zsadlib.prompts import STATIC_ABNORMAL, STATIC_NORMAL, TEMPLATES
+
+
+@pytest.fixture(scope="module")
+def ensemble(backbone):
+    normal, abnormal = ["clean bolt", "bolt with damage"], ["cracked bolt", "bolt with a hole", "perfect bolt"]
+    return scoring.build_ensemble(backbone, "bolt", normal, abnormal)
+
+
+@pytest.fixture(scope="module")
+def clip_vit():
+    """open_clip's own ViT family with random weights, which only a dry run may use."""
+    torch.manual_seed(0)
+    return backbones.load_backbone("ViT-S-32-alt", pretrained=None, allow_random=True)
+
+
+def test_open_clip_builds_the_embedded_model_by_its_name(backbone, batch):
+    embedded.register(CACHE)
+    model, _, _ = open_clip.create_model_and_transforms(embedded.NAME)
+    embedded.load_weights(model)
+    with torch.no_grad():
+        theirs = F.normalize(model.eval().encode_image(batch), dim=-1)
+        words = F.normalize(model.encode_text(open_clip.get_tokenizer(embedded.NAME)(["damaged bolt"])), dim=-1)
+        tokens = model.visual.trunk.forward_features(batch)
+    assert torch.allclose(backbone.encode(batch).image, theirs, atol=1e-5)
+    assert torch.allclose(backbone.encode_text(["damaged bolt"]), words, atol=1e-5)
+    assert torch.allclose(backbone.encode(batch).patches, tokens[:, 1:], atol=1e-4)
+    assert embedded.WEIGHTS.stat().st_size < 10e6
+
+
+def test_every_weight_outside_minilm_comes_from_the_file():
+    model = open_clip.create_model(embedded.NAME)
+    for name, parameter in model.named_parameters():
+        if not name.startswith("text.transformer."):
+            parameter.data.fill_(7.0)
+    embedded.load_weights(model)
+    left = [n for n, p in model.named_parameters() if p.ndim and bool((p == 7.0).all())]
+    assert left == []
+
+
+def test_random_weights_are_refused():
+    with pytest.raises(ValueError, match="random weights are refused"):
+        backbones.load_backbone("ViT-S-32-alt", pretrained=None)
+    with pytest.raises(ValueError, match="unknown backbone"):
+        backbones.load_backbone("ViT-nothing")
+    with pytest.raises(ValueError, match="cannot load backbone"):
+        backbones.load_backbone("ViT-B-32", "no-such-tag")
+
+
+def test_any_open_clip_vit_fits_the_interface(clip_vit):
+    batch = torch.randn(2, 3, clip_vit.image_size, clip_vit.image_size, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        theirs = F.normalize(clip_vit.model.encode_image(batch), dim=-1)
+    encoded = clip_vit.encode(batch)
+    assert clip_vit.random and torch.allclose(encoded.image, theirs, atol=1e-5)
+    assert encoded.patches.shape == (2, clip_vit.grid**2, clip_vit.width)
+    whole = clip_vit.encode_windows(batch, clip_vit.grid)  # the window that is the whole image
+    assert torch.allclose(whole[:, 0], theirs, atol=1e-5)
+
+
+def test_windows_are_transformer_passes_over_class_token_and_patches(backbone, batch):
+    windows = backbone.encode_windows(batch, 2)
+    assert windows.shape == (3, (backbone.grid - 1) ** 2, backbone.dim)
+    trunk, column, row = backbone.visual.trunk, 5, 9
+    with torch.no_grad():
+        tokens = trunk._pos_embed(trunk.patch_embed(batch))
+        places = [0] + [1 + r * backbone.grid + c for r in (row, row + 1) for c in (column, column + 1)]
+        one = backbone.visual.head(trunk.norm(trunk.blocks(tokens[:, places]))[:, 0])
+    assert torch.allclose(windows[:, row * (backbone.grid - 1) + column], F.normalize(one, dim=-1), atol=1e-5)
+    with pytest.raises(ValueError, match="does not fit a grid"):
+        backbone.encode_windows(batch, 99)
+
+
+def test_prompt_embeddings_are_winclips(backbone):
+    """Templates averaged un-normalised, then normalised."""
+    texts = [t.format("flawless bolt") for t in TEMPLATES]
+    expected = F.normalize(backbone.encode_text(texts, normalize=False).mean(0), dim=-1)
+    assert len(TEMPLATES) == 22
+    assert torch.allclose(scoring.embed_prompts(backbone, ["flawless bolt"])[0], expected, atol=1e-5)
+
+
+def test_text_embeddings_do_not_depend_on_the_batch(backbone):
+    texts = ["a bolt", "a photo of a bolt with a long thin scratch across its shiny head", "crack"]
+    together = backbone.encode_text(texts)
+    apart = torch.cat([backbone.encode_text([t]) for t in texts])
+    assert torch.allclose(together, apart, atol=1e-5)
+
+
+def test_readings_return_weights_that_sum_to_one(backbone, batch, ensemble):
+    image = backbone.encode(batch).image
+    for name, reading in scoring.READINGS.items():
+        for weights, prompts in zip(reading(image, ensemble), (ensemble.normal, ensemble.abnormal), strict=True):
+            assert weights.shape == (3, len(prompts)), name
+            assert torch.allclose(weights.sum(1), torch.ones(3), atol=1e-5) and (weights >= 0).all(), name
+    with pytest.raises(ValueError, match="unknown reading"):
+        scoring.adapt(image, ensemble, "nothing")
+
+
+def _plane(normal, abnormal):
+    """An ensemble in the plane: the axis is x, prompts are given by their angle from the y axis in degrees."""
+
+    def unit(angles):
+        radians = torch.deg2rad(torch.tensor(angles))
+        return torch.stack([radians.sin(), radians.cos()], 1)
+
+    names = [tuple(f"{a:g}" for a in side) for side in (normal, abnormal)]
+    middle = torch.zeros(2)
+    return scoring.PromptEnsemble(*names, unit(normal), unit(abnormal), torch.tensor([1.0, 0.0]), middle)
+
+
+def test_anchor_drops_exactly_the_prompts_on_the_wrong_side():
+    image = torch.tensor([[0.0, 1.0]])
+    w_normal, w_abnormal = scoring.anchor(image, _plane([-20.0, -10.0, 15.0], [30.0, -5.0]))
+    assert w_normal[0].tolist() == [0.5, 0.5, 0.0] and w_abnormal[0].tolist() == [1.0, 0.0]
+    w_normal, _ = scoring.anchor(image, _plane([10.0, 20.0, 30.0, 40.0], [50.0]))
+    assert w_normal[0].tolist() == pytest.approx(
+        [1 / 3, 1 / 3, 1 / 3, 0.0]
+    )  # an empty side keeps its least wrong prompts
+
+
+def test_overlap_drops_exactly_the_interval_intersection():
+    ensemble = _plane([-40.0, -20.0, 10.0], [5.0, 30.0])
+    image = torch.tensor([[0.0, 1.0]])  # similarities: normal .77 .94 .98, abnormal .996 .87; overlap [.87, .98]
+    w_normal, w_abnormal = scoring.overlap(image, ensemble)
+    assert w_normal[0].tolist() == [1.0, 0.0, 0.0] and w_abnormal[0].tolist() == [1.0, 0.0]
+
+
+def test_salience_prefers_what_the_image_shows():
+    ensemble = _plane([-20.0], [10.0, 60.0])
+    image = torch.tensor([[np.sin(1.0), np.cos(1.0)]], dtype=torch.float32)
+    weights = scoring.salience(image, ensemble)[1][0]
+    expected = torch.softmax(image @ ensemble.t_abnormal.T / scoring.SALIENCE_TEMPERATURE, 1)[0]
+    assert torch.allclose(weights, expected) and weights[1] > weights[0]
+
+
+def test_anomaly_score_is_the_softmax_of_two_cosines():
+    generator = torch.Generator().manual_seed(0)
+    z, n, a = (F.normalize(torch.randn(4, 8, generator=generator), dim=-1) for _ in range(3))
+    expected = torch.softmax(torch.stack([(z * n).sum(1), (z * a).sum(1)], 1) / 0.07, 1)[:, 1]
+    assert torch.allclose(scoring.anomaly_score(z, n, a), expected, atol=1e-6)
+    assert torch.allclose(scoring.anomaly_score(z[:, None], n, a)[:, 0], expected, atol=1e-6)
+
+
+def test_an_empty_side_is_refused(backbone):
+    with pytest.raises(ValueError, match="each side needs one"):
+        scoring.build_ensemble(backbone, "bolt", [], ["damaged bolt"])
+
+
+def test_harmonic_mean_over_covering_windows():
+    scores = torch.rand(2, 9, generator=torch.Generator().manual_seed(0)) + 0.1
+    result = aligner.harmonic_mean(scores, 4, 2).view(2, 4, 4)
+    for row in range(4):
+        for column in range(4):
+            covering = [r * 3 + c for r in range(3) for c in range(3) if r <= row <= r + 1 and c <= column <= c + 1]
+            expected = len(covering) / (1 / scores[:, covering]).sum(1)
+            assert torch.allclose(result[:, row, column], expected)
+
+
+class _LinearWorld:
+    """A backbone whose windows really are a linear function of their mean patch token."""
+
+    grid, width, dim, name = 6, 5, 3, "linear"
+
+    def __init__(self):
+        self.truth = torch.randn(6, 3, generator=torch.Generator().manual_seed(1))
+
+    def encode(self, batch):
+        return backbones.Encoded(None, batch)
+
+    def encode_windows(self, batch, k):
+        return batch[:, backbones.window_indices(self.grid, k)].mean(2) @ self.truth[:-1] + self.truth[-1]
+
+
+def test_the_aligner_finds_a_linear_alignment_and_survives_a_file(tmp_path):
+    world = _LinearWorld()
+    patches = [torch.randn(4, 36, 5, generator=torch.Generator().manual_seed(i)) for i in range(3)]
+    fitted = aligner.Aligner.fit(world, patches, k=2, ridge=1e-9)
+    assert torch.allclose(fitted.matrix, world.truth, atol=1e-4)
+    fitted.save(tmp_path / "a.safetensors", note="test")
+    assert torch.equal(aligner.Aligner.load(tmp_path / "a.safetensors").matrix, fitted.matrix)
+    with pytest.raises(ValueError, match="at least one image"):
+        aligner.Aligner.fit(world, [])
+
+
+@pytest.mark.parametrize("method", ["clip-ac", "winclip", "alfa"])
+def test_every_detector_keeps_the_interface(method, backbone, batch):
+    profile = profiles.load_profile("mini")
+    detector = benchmark.build_detector(method, profile, backbone).prepare("bolt")
+    scores, maps = detector.predict(batch)
+    assert scores.shape == (3,) and maps.shape == (3, profile.map_size, profile.map_size)
+    assert 0 <= scores.min() and scores.max() <= 1 and 0 <= maps.min() and maps.max() <= 1
+    alone = torch.cat([detector.predict(batch[i : i + 1])[0] for i in range(3)])
+    assert torch.allclose(alone, scores, atol=1e-5)
+
+
+def test_winclip_is_the_published_formula(backbone, batch):
+    detector = WinClip(backbone, map_size=backbone.grid).prepare("bolt")
+    scores, maps = detector.predict(batch)
+    sides = []
+    for states in (STATIC_NORMAL, STATIC_ABNORMAL):
+        texts = [template.format(state.format("bolt")) for state in states for template in TEMPLATES]
+        sides.append(F.normalize(sum(backbone.encode_text(texts, normalize=False)), dim=-1)[None])
+    image = scoring.anomaly_score(backbone.encode(batch).image, *(t.expand(3, -1) for t in sides))
+    parts = [
+        aligner.harmonic_mean(scoring.anomaly_score(backbone.encode_windows(batch, k), *sides), backbone.grid, k)
+        for k in (2, 3)
+    ]
+    expected = 3 / (1 / image[:, None] + 1 / parts[0] + 1 / parts[1])
+    assert torch.allclose(scores, image, atol=1e-5) and torch.allclose(maps.flatten(1), expected, atol=1e-4)
+
+
+def test_support_images_make_a_seen_image_normal(backbone, batch):
+    aligned = benchmark.profile_aligner(profiles.load_profile("mini"), backbone)
+    for detector in (WinClip(backbone), Alfa(backbone, aligned)):
+        zero, _ = detector.prepare("bolt").predict(batch)
+        scores, maps = detector.prepare("bolt", batch[:1]).predict(batch)
+        assert torch.allclose(scores[0], zero[0] / 2, atol=1e-3)  # the support image itself is at distance zero
+        assert scores[1] > zero[1] / 2 + 1e-3 and maps.max() <= 1
+    with pytest.raises(ValueError, match="zero-shot only"):
+        ClipAC(backbone).prepare("bolt", batch[:1])
+
+
+def test_the_committed_aligner_belongs_to_the_committed_weights(backbone, batch):
+    """Fitted patches point where windows point: far better than raw ones."""
+    fitted = benchmark.profile_aligner(profiles.load_profile("mini"), backbone)
+    patches = backbone.encode(batch).patches
+    index = backbones.window_indices(backbone.grid, 2)
+    windows = backbone.encode_windows(batch, 2)
+    aligned = F.normalize(fitted(patches)[:, index].mean(2), dim=-1)
+    raw = F.normalize(backbone.project(patches)[:, index].mean(2), dim=-1)
+    assert (aligned * windows).sum(-1).mean() > (raw * windows).sum(-1).mean() + 0.1

@@ -1,0 +1,223 @@
+"""The chain, the command line, and the project's files against each other."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import tomllib
+
+import jupytext
+import nbformat
+import numpy as np
+import pandas as pd
+import papermill
+import pytest
+import yaml
+from PIL import Image
+from typer.testing import CliRunner
+
+from zsadlib import benchmark, cli, datasets, embedded, metrics, profiles, prompts, study
+from zsadlib.files import ROOT, replacing, sha256
+
+run_cli = CliRunner().invoke
+MINI = ROOT / "results" / "mini"
+
+
+# ------------------------------------------------------------------------------------------------------ the chain
+
+
+@pytest.fixture(scope="session")
+def small_study(tmp_path_factory):
+    """The whole chain through papermill, a few images per category."""
+    folder = tmp_path_factory.mktemp("study") / "mini"
+    return study.run("mini", {"limit": "6"}, folder)
+
+
+def test_the_chain_runs_end_to_end(small_study):
+    names = [p.stem for p in study.notebook_scripts()]
+    assert [p.stem for p in sorted((small_study / "notebooks").glob("*.ipynb"))] == names and len(names) >= 6
+    record = json.loads((small_study / "manifest.json").read_text())
+    assert set(record["seconds"]) == set(names) and record["parameters"] == {"limit": "6"}
+    assert record["weights_sha256"][embedded.WEIGHTS.name] == sha256(embedded.WEIGHTS)
+    assert record["prompt_bank_sha256"] == prompts.prompt_bank_hash()
+    table = pd.read_csv(small_study / "benchmark.csv")
+    assert list(table) == benchmark.COLUMNS and table.value.between(0, 1).all()
+    assert set(table.method) == set(profiles.load_profile("mini").methods)
+    assert len(list((small_study / "figures").glob("*.png"))) >= 6
+
+
+def test_a_number_of_the_table_can_be_recomputed(small_study, backbone):
+    data = next(c for c in datasets.load_miniad("test") if c.name == "plate").take(6)
+    detector = benchmark.build_detector("winclip", profiles.load_profile("mini"), backbone).prepare("plate")
+    scores, maps = benchmark.predict_category(detector, data)
+    table = pd.read_csv(small_study / "benchmark.csv")
+    row = table[(table.method == "winclip") & (table.category == "plate") & (table.metric == "pixel_auroc")]
+    masks = np.stack([datasets.load_mask(s, maps.shape[-1]) for s in data.test])
+    assert row.value.item() == pytest.approx(metrics.pixel_metrics(masks, maps)["pixel_auroc"], abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "message"),
+    [({"limt": 3}, "unknown parameter 'limt'"), ({"limit": "many"}, "is not a int"), ({"limit": 1.5}, "is not a int"),
+     ({"limit": -1}, "is negative"), ({"profile": "huge"}, "unknown parameter|unknown profile")],
+)  # fmt: skip
+def test_wrong_parameters_fail_before_anything_runs(tmp_path, parameters, message):
+    name = parameters.pop("profile", "mini")
+    with pytest.raises(ValueError, match=message):
+        study.run(name, parameters, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_failing_notebook_keeps_the_old_results(tmp_path, monkeypatch):
+    notebooks, results = tmp_path / "notebooks", tmp_path / "results"
+    notebooks.mkdir()
+    cells = "# %% tags=['parameters']\nlimit = 0\n\n# %%\nassert limit != 13, 'unlucky'\n"
+    (notebooks / "00_try.py").write_text(cells.replace("tags=['parameters']", 'tags=["parameters"]'))
+    monkeypatch.setattr(study, "NOTEBOOKS", notebooks)
+    study.run("mini", {"limit": 1}, results)
+    before = (results / "manifest.json").read_bytes()
+    with pytest.raises(papermill.PapermillExecutionError, match="unlucky"):
+        study.run("mini", {"limit": 13}, results)
+    assert (results / "manifest.json").read_bytes() == before
+    assert (tmp_path / "results.failed" / "notebooks" / "00_try.ipynb").is_file()
+    with pytest.raises(ValueError, match="no notebook starts with 99"):
+        study.run("mini", only=["99"], results=results)
+
+
+# ------------------------------------------------------------------------------------------------- the command line
+
+
+def test_score_reports_broken_files_in_their_rows(tmp_path):
+    photos = tmp_path / "photos"
+    photos.mkdir()
+    noise = np.random.default_rng(0).integers(0, 255, (80, 60, 3), np.uint8)
+    Image.fromarray(noise).save(photos / "whole.jpg")
+    (photos / "cut.jpg").write_bytes((photos / "whole.jpg").read_bytes()[:-900])
+    (photos / "text.jpg").write_text("hello")
+    Image.fromarray(noise[..., 0].astype(np.uint16) * 257).save(photos / "deep.png")
+    out = tmp_path / "scores.csv"
+    arguments = ["score", str(photos), "--category", "magnetic tile", "--out", str(out), "--maps", str(tmp_path / "m")]
+    result = run_cli(cli.app, arguments)
+    table = pd.read_csv(out).set_index(pd.read_csv(out).path.map(lambda p: p.rsplit("/", 1)[-1]))
+    assert result.exit_code == 1 and list(table.columns) == ["path", "image_score", "error"]
+    assert table.image_score.notna().to_dict() == {
+        "cut.jpg": False,
+        "deep.png": True,
+        "text.jpg": False,
+        "whole.jpg": True,
+    }
+    assert table.error.notna().to_dict() == {"cut.jpg": True, "deep.png": False, "text.jpg": True, "whole.jpg": False}
+    assert sorted(p.name for p in (tmp_path / "m").iterdir()) == ["deep_png_map.png", "whole_jpg_map.png"]
+    assert Image.open(tmp_path / "m" / "whole_jpg_map.png").size == (60, 80)
+    good = run_cli(cli.app, ["score", str(photos / "whole.jpg"), "--category", "teapot", "--out", str(out)])
+    assert good.exit_code == 0 and "using the static prompts" in good.output
+
+
+def test_evaluate_writes_the_tidy_table(tiny_category, tmp_path):
+    out = tmp_path / "metrics.csv"
+    arguments = ["evaluate", "--root", str(tiny_category), "--category", "bolt", "--out", str(out)]
+    result = run_cli(cli.app, [*arguments, "--methods", "clip-ac,winclip,alfa"])
+    table = pd.read_csv(out)
+    assert result.exit_code == 0, result.output
+    assert list(table) == benchmark.COLUMNS and len(table) == 3 * 7 and set(table.category) == {"bolt"}
+    few = run_cli(cli.app, [*arguments, "--methods", "winclip,alfa", "--shots", "2"])
+    assert few.exit_code == 0 and set(pd.read_csv(out).shots) == {2}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [(["score", "nowhere", "--category", "x", "--out", "o.csv"], "does not exist"),
+     (["score", ".", "--category", "x", "--out", "o.csv", "--method", "magic"], "unknown method|no image"),
+     (["score", ".", "--category", "x", "--out", "o.csv", "--profile", "huge"], "unknown profile|no image"),
+     (["evaluate", "--root", ".", "--category", "x", "--out", "o.csv"], "MVTec AD layout"),
+     (["study", "--parameter", "limit"], "has no value"), (["study", "--profile", "huge"], "unknown profile"),
+     (["prompts", "record", "--llm", "some-model"], "OPENAI|api_key"),
+     (["prompts", "record", "--llm", "gemma-3-270m", "--category", "../x"], "cannot name a prompt bank")],
+)  # fmt: skip
+def test_wrong_calls_exit_with_2_and_one_sentence(arguments, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    result = run_cli(cli.app, arguments)
+    assert result.exit_code == 2 and re.search(message, result.output), result.output
+    assert "Traceback" not in result.output and list(tmp_path.iterdir()) == []
+
+
+def test_the_installed_command_answers():
+    command = os.path.join(os.path.dirname(sys.executable), "zsad")
+    result = subprocess.run([command, "prompts", "list"], capture_output=True, text=True, timeout=120)
+    assert result.returncode == 0 and "gemma-3-270m" in result.stdout and "strong" in result.stdout
+
+
+# ------------------------------------------------------------------------------------- the project's files agree
+
+
+def test_scripts_and_notebooks_are_the_same_and_executed():
+    for script in study.notebook_scripts():
+        notebook = nbformat.read(script.with_suffix(".ipynb"), 4)
+        pair = [c.source for c in jupytext.read(script).cells]
+        assert [c.source for c in notebook.cells] == pair, f"{script.name} and its ipynb differ: zsad study --publish"
+        assert all(c.execution_count for c in notebook.cells if c.cell_type == "code"), script.name
+        assert not [o for c in notebook.cells for o in c.get("outputs", []) if o.output_type == "error"], script.name
+        assert script.with_suffix(".ipynb").stat().st_size < 300_000, script.name
+
+
+def test_notebooks_are_readable():
+    for script in study.notebook_scripts():
+        cells = jupytext.read(script).cells
+        code = [c.source for c in cells if c.cell_type == "code"]
+        prose = [c.source for c in cells if c.cell_type == "markdown"]
+        lengths = sorted(len(c.splitlines()) for c in code)
+        assert lengths[len(lengths) // 2] <= 8 and lengths[int(0.9 * len(lengths))] <= 20, script.name
+        assert sum("def " in c for c in code) <= max(1, 0.15 * len(code)), script.name
+        assert "**Question.**" in prose[0] and study.notebook_parameters(script)["profile"] == "mini", script.name
+
+
+def test_committed_results_belong_to_the_committed_weights_and_prompts():
+    record = json.loads((MINI / "manifest.json").read_text())
+    weights = {p.name: sha256(p) for p in embedded.WEIGHTS.parent.glob("*.safetensors")}
+    assert record["weights_sha256"] == weights and record["prompt_bank_sha256"] == prompts.prompt_bank_hash()
+    assert record["profile"] == profiles.load_profile("mini").model_dump(mode="json") and record["parameters"] == {}
+    assert set(record["seconds"]) == {p.stem for p in study.notebook_scripts()}
+
+
+def test_the_readme_table_is_the_committed_benchmark():
+    table = benchmark.markdown(benchmark.summary(pd.read_csv(MINI / "benchmark.csv")))
+    assert table in (ROOT / "README.md").read_text(), "run: zsad study --publish"
+
+
+def test_the_bars_of_the_benchmark_hold():
+    table = pd.read_csv(MINI / "benchmark.csv")
+    means = table[table.dataset == "MiniAD test"].pivot_table(index="method", columns="metric", values="value")
+    assert means.image_auroc[["winclip", "alfa"]].min() >= 0.80
+    assert means.pixel_auroc["alfa"] >= 0.85 and means.pixel_auroc["alfa"] - means.pixel_auroc["clip-ac"] >= 0.25
+
+
+def test_pins_cover_the_requirements_and_conda_uses_the_same():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    pins = dict(
+        line.strip().lower().replace("_", "-").split("==")
+        for line in (ROOT / "constraints.txt").read_text().splitlines()
+        if "==" in line
+    )
+    needed = [*project["dependencies"], *(r for group in project["optional-dependencies"].values() for r in group)]
+    assert all(re.fullmatch(r"[A-Za-z0-9_-]+", r) for r in needed), "versions belong into constraints.txt"
+    assert not [r for r in needed if r.lower().replace("_", "-") not in pins]
+    environment = yaml.safe_load((ROOT / "environment.yml").read_text())
+    conda = [d for d in environment["dependencies"] if isinstance(d, str)]
+    pip = next(d["pip"] for d in environment["dependencies"] if isinstance(d, dict))
+    assert sorted(d.split("=")[0] for d in conda) == ["pip", "python"] and pip == ["-c constraints.txt", "-e ."]
+    for line in (ROOT / "environment.yml").read_text().split("dependencies:")[1].splitlines():
+        assert not line.strip() or line.strip() == "- pip:" or "#" in line, f"no reason given: {line}"
+
+
+def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
+    target = tmp_path / "a.txt"
+    target.write_text("old")
+    with pytest.raises(RuntimeError), replacing(target) as temporary:
+        temporary.write_text("half")
+        raise RuntimeError
+    assert target.read_text() == "old" and list(tmp_path.iterdir()) == [target]
+    with replacing(target) as temporary:
+        temporary.write_text("new")
+    assert target.read_text() == "new" and list(tmp_path.iterdir()) == [target]

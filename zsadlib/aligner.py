@@ -1,0 +1,93 @@
+"""From the image to its patches: carrying image-text alignment into the local space.
+
+CLIP aligns only the class token with language. Three ways to score a place: ``raw`` patch tokens (no aligner), WinCLIP's
+``windows`` (exact, one extra pass per window), and ``Aligner``, a ridge regression from patch space to the global space
+that is fitted without labels and costs one matrix product. The last is this project's *reconstruction* of the training-
+free fine-grained aligner of ALFA: the paper says that the alignment is projected from the global to the local space,
+not by which formula.
+"""
+
+import json
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch.nn import functional as F
+
+from zsadlib.backbones import window_indices
+from zsadlib.files import replacing
+
+RIDGE = 1e-2
+
+
+class Aligner:
+    """A linear map from patch space to the shared space, fitted on windows of unlabelled images.
+
+    Attributes:
+        matrix: (width + 1, dim); the last row is the bias. backbone: the name it was fitted for.
+    """
+
+    def __init__(self, matrix, backbone):
+        self.matrix, self.backbone = matrix, backbone
+
+    @classmethod
+    def fit(cls, backbone, batches, k=2, ridge=RIDGE):
+        """Closed-form ridge solution over pairs (mean of the patch tokens in a window, image embedding of the window).
+
+        Args:
+            backbone: a ``Backbone``. batches: iterable of preprocessed images (batch, 3, size, size), no labels.
+            k: window side in patches. ridge: penalty, relative to the mean variance of the patch tokens.
+
+        Raises:
+            ValueError: there was no image.
+        """
+        width = backbone.width + 1
+        gram = torch.zeros(width, width, dtype=torch.float64)
+        cross = torch.zeros(width, backbone.dim, dtype=torch.float64)
+        index = window_indices(backbone.grid, k)
+        pairs = 0
+        for batch in batches:
+            patches = backbone.encode(batch).patches.cpu()
+            x = patches[:, index].mean(2).flatten(0, 1).double()
+            x = torch.cat([x, x.new_ones(len(x), 1)], 1)
+            y = backbone.encode_windows(batch, k).flatten(0, 1).cpu().double()
+            gram += x.T @ x
+            cross += x.T @ y
+            pairs += len(x)
+        if not pairs:
+            raise ValueError("the aligner needs at least one image to be fitted on")
+        penalty = torch.full((width,), ridge * float(gram.diagonal()[:-1].mean()), dtype=torch.float64)
+        penalty[-1] = 0.0
+        return cls(torch.linalg.solve(gram + penalty.diag(), cross).float(), backbone.name)
+
+    def __call__(self, patches):
+        """Patch tokens (..., width) -> aligned embeddings (..., dim), L2-normalised."""
+        matrix = self.matrix.to(patches.device)
+        return F.normalize(patches @ matrix[:-1] + matrix[-1], dim=-1)
+
+    def save(self, path, **about):
+        with replacing(path) as temporary:
+            save_file({"matrix": self.matrix}, temporary, {"about": json.dumps({"backbone": self.backbone} | about)})
+
+    @classmethod
+    def load(cls, path):
+        with safe_open(path, "pt") as file:
+            return cls(file.get_tensor("matrix"), json.loads(file.metadata()["about"])["backbone"])
+
+
+def harmonic_mean(window_scores, grid, k):
+    """Scores of k x k windows (batch, windows) -> patches (batch, grid * grid): harmonic mean over covering windows."""
+    index = window_indices(grid, k).to(window_scores.device)
+    inverse = 1 / window_scores.clamp_min(1e-6)
+    flat = index.flatten().expand(len(window_scores), -1)
+    total = torch.zeros(len(window_scores), grid * grid, device=window_scores.device)
+    total.scatter_add_(1, flat, inverse.repeat_interleave(index.shape[1], 1))
+    count = torch.bincount(index.flatten(), minlength=grid * grid)
+    return count / total
+
+
+def to_map(patch_scores, size):
+    """Patch scores (batch, grid * grid) -> anomaly maps (batch, size, size), bilinear."""
+    grid = int(patch_scores.shape[1] ** 0.5)
+    maps = patch_scores.unflatten(1, (grid, grid))[:, None]
+    return F.interpolate(maps, size=(size, size), mode="bilinear", align_corners=False)[:, 0]

@@ -1,0 +1,112 @@
+"""Methods times categories: predictions, and the tidy table of metrics (method, dataset, category, shots, metric, value)."""
+
+import numpy as np
+import pandas as pd
+import torch
+from tqdm.auto import tqdm
+
+from zsadlib.aligner import Aligner
+from zsadlib.backbones import load_backbone
+from zsadlib.datasets import load_image, load_mask
+from zsadlib.detectors import Alfa, ClipAC, WinClip
+from zsadlib.embedded import NAME, WEIGHTS
+from zsadlib.metrics import image_metrics, pixel_metrics
+
+COLUMNS = ["method", "dataset", "category", "shots", "metric", "value"]
+EMBEDDED_ALIGNER = WEIGHTS.with_name(f"{NAME}-aligner.safetensors")
+
+
+def batches(backbone, paths, batch_size):
+    """Preprocessed images (up to ``batch_size``, 3, size, size) of the files, in order."""
+    for start in range(0, len(paths), batch_size):
+        yield backbone.preprocess([load_image(p) for p in paths[start : start + batch_size]])
+
+
+def profile_backbone(profile):
+    """The backbone that a profile names."""
+    return load_backbone(profile.backbone, profile.pretrained)
+
+
+def profile_aligner(profile, backbone, paths=()):
+    """The aligner of a profile: the committed one for the embedded model, else fitted on the unlabelled ``paths``."""
+    if profile.backbone == NAME and profile.aligner_window == 2 and not paths:
+        return Aligner.load(EMBEDDED_ALIGNER)
+    return Aligner.fit(backbone, batches(backbone, paths, profile.batch_size), profile.aligner_window)
+
+
+def build_detector(method, profile, backbone, aligner=None):
+    """A detector by its name in the tables, with the profile's settings."""
+    if method == "clip-ac":
+        return ClipAC(backbone, profile.map_size)
+    if method == "winclip":
+        return WinClip(backbone, profile.map_size, profile.window_sizes)
+    if method == "alfa":
+        aligner = aligner or profile_aligner(profile, backbone)
+        return Alfa(backbone, aligner, profile.bank, profile.reading, profile.static, profile.map_size)
+    raise ValueError(f"unknown method '{method}'; choose one of clip-ac, winclip, alfa")
+
+
+def support_images(category, backbone, shots, seed=0):
+    """``shots`` normal training images of a category, drawn by ``seed``, preprocessed; None for zero shots."""
+    if not shots:
+        return None
+    if shots > len(category.train):
+        raise ValueError(f"{category.name} has {len(category.train)} images in train/good; {shots} shots are too many")
+    chosen = np.random.default_rng(seed).choice(len(category.train), shots, replace=False)
+    return backbone.preprocess([load_image(category.train[i]) for i in sorted(chosen)])
+
+
+@torch.no_grad()
+def predict_category(detector, category, batch_size=16):
+    """Scores (n,) float64 and maps (n, size, size) float32 of a category's test images, in order."""
+    scores, maps = [], []
+    for batch in batches(detector.backbone, [s.path for s in category.test], batch_size):
+        score, anomaly_map = detector.predict(batch)
+        scores.append(score.cpu().double().numpy())
+        maps.append(anomaly_map.cpu().numpy())
+    return np.concatenate(scores), np.concatenate(maps)
+
+
+@torch.no_grad()
+def image_embeddings(backbone, category, batch_size=16):
+    """Image embeddings (n, dim) of a category's test images, in order."""
+    paths = [s.path for s in category.test]
+    return torch.cat([backbone.encode(batch).image for batch in batches(backbone, paths, batch_size)])
+
+
+def rows(detector, category, scores, maps, shots=0):
+    """Metrics of one (method, category) as tidy rows; pixel metrics only where there are masks."""
+    values = image_metrics(category.labels, scores)
+    if category.has_masks:
+        masks = np.stack([load_mask(s, maps.shape[-1]) for s in category.test])
+        values |= pixel_metrics(masks, maps)
+    key = (detector.name, category.dataset, category.name, shots)
+    return [dict(zip(COLUMNS, (*key, metric, value), strict=True)) for metric, value in values.items()]
+
+
+def evaluate(detectors, categories, batch_size=16, shots=0, seed=0):
+    """Every detector on every category: a tidy DataFrame with ``COLUMNS``, values in [0, 1]."""
+    out = []
+    with tqdm(total=len(detectors) * len(categories), desc="benchmark", unit="category") as progress:
+        for detector in detectors:
+            for category in categories:
+                progress.set_postfix_str(f"{detector.name}, {category.name}", refresh=False)
+                detector.prepare(category.name, support_images(category, detector.backbone, shots, seed))
+                out += rows(detector, category, *predict_category(detector, category, batch_size), shots)
+                progress.update()
+    return pd.DataFrame(out, columns=COLUMNS)
+
+
+def summary(table, metrics=("image_auroc", "pixel_auroc", "pixel_aupro")):
+    """Mean over categories, in per cent: one row per (dataset, method, shots), one column per metric."""
+    table = table[table.metric.isin(metrics)]
+    means = table.pivot_table(index=["dataset", "method", "shots"], columns="metric", values="value", sort=False)
+    return (100 * means).reindex(columns=[m for m in metrics if m in means.columns]).round(1)
+
+
+def markdown(table):
+    """A summary as a Markdown table, for the README."""
+    flat = table.reset_index()
+    lines = [list(flat.columns), ["---"] * flat.shape[1]]
+    lines += [["" if pd.isna(v) else str(v) for v in row] for row in flat.itertuples(index=False)]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)

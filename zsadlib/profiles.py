@@ -1,0 +1,47 @@
+"""A study's settings as data: one validated JSON file per profile."""
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+FOLDER = Path(__file__).parent / "profiles"
+
+
+class Profile(BaseModel):
+    """Which model, which sets, which choices. The choices were made on development categories and frozen here."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+    name: str
+    backbone: str
+    pretrained: str
+    datasets: tuple[str, ...] = Field(min_length=1)
+    methods: tuple[Literal["clip-ac", "winclip", "alfa"], ...] = Field(min_length=1)
+    bank: str
+    static: bool
+    reading: Literal["mean", "overlap", "anchor", "salience"]
+    aligner_window: int = Field(ge=1, le=8)
+    window_sizes: tuple[int, ...] = Field(min_length=1)
+    map_size: int = Field(ge=16, le=2048)
+    batch_size: int = Field(ge=1, le=1024)
+    seed: int = Field(ge=0)
+
+
+def profile_names():
+    return sorted(p.stem for p in FOLDER.glob("*.json"))
+
+
+def load_profile(name):
+    """A profile by its name, or from a JSON file of the user's.
+
+    Raises:
+        ValueError: there is no such profile, or it does not validate.
+    """
+    path = Path(name) if str(name).endswith(".json") else FOLDER / f"{name}.json"
+    if not path.is_file():
+        raise ValueError(f"unknown profile '{name}'; choose one of {', '.join(profile_names())}, or a .json file")
+    try:
+        return Profile.model_validate_json(path.read_text())
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ValueError(f"profile {path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error

@@ -1,0 +1,201 @@
+"""The chain of notebooks: validate, execute through papermill, collect results and a manifest."""
+
+import datetime
+import importlib.metadata
+import json
+import os
+import platform
+import shutil
+import sys
+import time
+from pathlib import Path
+
+import jupytext
+import nbformat
+import papermill
+from tqdm.auto import tqdm
+
+from zsadlib import datasets, embedded, miniad
+from zsadlib.files import ROOT, replacing, sha256
+from zsadlib.profiles import load_profile
+from zsadlib.prompts import prompt_bank_hash
+
+NOTEBOOKS = ROOT / "notebooks"
+RESULTS = Path(os.environ.get("ZSAD_RESULTS", ROOT / "results"))
+PACKAGES = (
+    "torch",
+    "torchvision",
+    "open_clip_torch",
+    "timm",
+    "transformers",
+    "numpy",
+    "pandas",
+    "scikit-learn",
+    "papermill",
+)
+
+
+def results_folder(profile):
+    """Where a notebook puts figures and tables: ``results/<profile>``, or what ZSAD_RESULTS_FOLDER says in a study run."""
+    return Path(os.environ.get("ZSAD_RESULTS_FOLDER") or RESULTS / profile)
+
+
+def notebook_scripts():
+    """The numbered notebooks as jupytext scripts, in order."""
+    return sorted(NOTEBOOKS.glob("[0-9][0-9]_*.py"))
+
+
+def notebook_parameters(script):
+    """Parameters of a notebook: name -> default value."""
+    notebook = jupytext.read(script)
+    for cell in notebook.cells:
+        if "parameters" in cell.metadata.get("tags", []):
+            values = {}
+            exec(cell.source, {}, values)  # our own cell, plain assignments
+            return values
+    raise ValueError(f"{script.name} has no cell tagged 'parameters'")
+
+
+def check_parameters(values, scripts):
+    """Each value parsed to the type of its notebook's default, before anything runs.
+
+    Args:
+        values: dict of name -> str or value.
+
+    Returns:
+        dict of script -> dict of the parameters it takes.
+
+    Raises:
+        ValueError: no notebook has such a parameter, or a value does not fit its type or range.
+    """
+    defaults = {script: notebook_parameters(script) for script in scripts}
+    known = sorted({name for d in defaults.values() for name in d})
+    chosen = {script: {} for script in scripts}
+    for name, value in values.items():
+        if name not in known:
+            raise ValueError(f"unknown parameter '{name}'; the notebooks take {', '.join(known)}")
+        for script, own in defaults.items():
+            if name in own:
+                chosen[script][name] = _fit(name, value, own[name])
+    return chosen
+
+
+def _fit(name, value, default):
+    kind = type(default)
+    if isinstance(value, str) and kind is not str:
+        try:
+            value = json.loads(value.lower() if kind is bool else value)
+        except json.JSONDecodeError:
+            raise ValueError(f"parameter {name}={value!r} is not a {kind.__name__} such as {default!r}") from None
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if type(value) is not kind:
+        raise ValueError(f"parameter {name}={value!r} is not a {kind.__name__} such as {default!r}")
+    if isinstance(value, int) and value < 0:
+        raise ValueError(f"parameter {name}={value} is negative; use 0 or more")
+    return value
+
+
+def manifest(profile, seconds, parameters):
+    """What a run was made of: versions, seed, hashes of data, weights and prompts, seconds per notebook."""
+    stamp = datasets.DATA / "miniad" / miniad.STAMP
+    return {
+        "profile": profile.model_dump(mode="json"),
+        "parameters": parameters,
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "python": sys.version.split()[0],
+        "platform": f"{platform.system()} {platform.machine()}",
+        "packages": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "weights_sha256": {path.name: sha256(path) for path in sorted(embedded.WEIGHTS.parent.glob("*.safetensors"))},
+        "miniad": dict(reversed(line.split()) for line in stamp.read_text().splitlines()) if stamp.is_file() else {},
+        "prompt_bank_sha256": prompt_bank_hash(),
+        "seconds": seconds,
+    }
+
+
+def run(profile_name="mini", parameters=None, results=None, only=(), publish=False):
+    """Execute the chain.
+
+    Args:
+        profile_name: a profile. parameters: name -> value for the notebooks' parameter cells. results: the folder to
+            write (default ``results/<profile>``). only: prefixes of notebooks ("03"), default all.
+        publish: copy the executed notebooks over ``notebooks/*.ipynb`` (the ones that are read).
+
+    Returns:
+        The results folder. It is replaced as a whole when every notebook has run; a failed run leaves it as it was, and
+        its own work, with the notebook that failed, in ``<results>.failed``.
+
+    Raises:
+        ValueError: a wrong profile, parameter or notebook, before anything runs.
+        papermill.PapermillExecutionError: a cell failed.
+    """
+    profile = load_profile(profile_name)
+    scripts = [s for s in notebook_scripts() if not only or s.name.startswith(tuple(only))]
+    if not scripts:
+        raise ValueError(
+            f"no notebook starts with {' or '.join(only)}; there are {', '.join(s.stem for s in notebook_scripts())}"
+        )
+    defaults = {"profile": profile_name} if profile_name != "mini" else {}
+    values = check_parameters(defaults | (parameters or {}), scripts)
+    results = Path(results or RESULTS / Path(profile.name).name)
+    failed = results.with_name(f"{results.name}.failed")
+    shutil.rmtree(failed, ignore_errors=True)
+    work = results.with_name(f".{results.name}.{os.getpid()}")
+    (work / "notebooks").mkdir(parents=True)
+    if only and results.is_dir():
+        shutil.copytree(results, work, dirs_exist_ok=True)
+    os.environ["ZSAD_RESULTS_FOLDER"] = str(work.resolve())
+    seconds, executed = {}, {}
+    try:
+        with tqdm(scripts, "study", unit="notebook") as progress:
+            for script in progress:
+                progress.set_postfix_str(script.stem)
+                source, output = (
+                    work / "notebooks" / f".{script.stem}.ipynb",
+                    work / "notebooks" / f"{script.stem}.ipynb",
+                )
+                jupytext.write(jupytext.read(script), source)
+                began = time.perf_counter()
+                papermill.execute_notebook(
+                    source, output, values[script], cwd=str(NOTEBOOKS), progress_bar=False, kernel_name="python3"
+                )
+                source.unlink()
+                seconds[script.stem] = round(time.perf_counter() - began, 1)
+                executed[script] = output
+        with replacing(work / "manifest.json") as temporary:
+            temporary.write_text(json.dumps(manifest(profile, seconds, parameters or {}), indent=1) + "\n")
+    except BaseException:
+        os.replace(work, failed)
+        raise
+    finally:
+        del os.environ["ZSAD_RESULTS_FOLDER"]
+    for script, output in executed.items():
+        notebook = tidy(nbformat.read(output, 4))
+        nbformat.write(notebook, output)
+        if publish:
+            with replacing(script.with_suffix(".ipynb")) as temporary:
+                nbformat.write(notebook, temporary)
+    shutil.rmtree(results, ignore_errors=True)
+    os.replace(work, results)
+    return results
+
+
+def tidy(notebook):
+    """Take out of an executed notebook what changes with every run and tells a reader nothing."""
+    notebook.metadata.pop("papermill", None)
+    notebook.metadata["jupytext"] = {"formats": "ipynb,py:percent"}
+    for i, cell in enumerate(notebook.cells):
+        cell["id"] = f"cell-{i:02d}"
+        for key in ("papermill", "execution"):
+            cell.metadata.pop(key, None)
+        if cell.cell_type == "code":
+            cell.outputs = [o for o in cell.outputs if not (o.output_type == "stream" and o.name == "stderr")]
+    return notebook
+
+
+def save_table(table, folder, name):
+    """Write a table as CSV into a results folder, 6 significant digits; returns the path."""
+    path = Path(folder) / f"{name}.csv"
+    with replacing(path) as temporary:
+        table.to_csv(temporary, index=False, float_format="%.6g")
+    return path
