@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from zsadlib import aligner, backbones, benchmark, embedded, profiles, scoring
 from zsadlib.detectors import Alfa, ClipAC, WinClip
-from zsadlib.files import CACHE
+from zsadlib.files import CACHE, sha256
 from zsadlib.prompts import STATIC_ABNORMAL, STATIC_NORMAL, TEMPLATES
 
 
@@ -234,6 +234,7 @@ def test_support_images_make_a_seen_image_normal(backbone, batch):
 def test_the_committed_aligner_belongs_to_the_committed_weights(backbone, batch):
     """Fitted patches point where windows point: far better than raw ones."""
     fitted = benchmark.profile_aligner(profiles.load_profile("mini"), backbone)
+    assert fitted.about["weights_sha256"] == sha256(embedded.WEIGHTS)
     patches = backbone.encode(batch).patches
     index = backbones.window_indices(backbone.grid, 2)
     windows = backbone.encode_windows(batch, 2)

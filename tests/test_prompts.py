@@ -45,7 +45,7 @@ def test_the_strong_bank_covers_every_data_set():
         answers = prompts.load_bank("strong", category).answers
         assert len(answers.normal) >= 20 and len(answers.abnormal) >= 20
         words = " ".join(answers.normal + answers.abnormal).lower().split()
-        assert not {"smell", "smells", "odor", "odour", "sound", "sounds", "weight", "heavy", "noise"} & set(words)
+        assert not {"smell", "smells", "odor", "odour", "sounds", "rattle", "weight", "heavy", "noise"} & set(words)
 
 
 def test_no_key_and_no_address_enters_a_bank():
@@ -65,7 +65,7 @@ def test_a_miss_names_the_command_that_records_it():
 
 def test_cleaning_drops_and_counts():
     dirty = [
-        "a {b} <script>x</script>",
+        "aa {bb} <script>x</script>",
         "dup here",
         "Dup  here",
         "",
@@ -75,7 +75,7 @@ def test_cleaning_drops_and_counts():
         *[f"no {i}" for i in range(80)],
     ]
     kept, dropped = prompts.clean(dirty, token_count=lambda text: 99 if "bell" in text else 5)
-    assert kept[0] == "a b x" and len(kept) == prompts.MAX_PROMPTS
+    assert kept[0] == "aa bb x" and len(kept) == prompts.MAX_PROMPTS
     assert dropped == {"duplicate": 1, "empty": 2, "too long": 1, "too many tokens": 1, "too many": 18}
     assert not set("{}<>\x07\u202e") & set("".join(kept))
 

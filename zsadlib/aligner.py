@@ -25,10 +25,11 @@ class Aligner:
 
     Attributes:
         matrix: (width + 1, dim); the last row is the bias. backbone: the name it was fitted for.
+        about: what else its file says (on what it was fitted).
     """
 
-    def __init__(self, matrix, backbone):
-        self.matrix, self.backbone = matrix, backbone
+    def __init__(self, matrix, backbone, about=None):
+        self.matrix, self.backbone, self.about = matrix, backbone, about or {}
 
     @classmethod
     def fit(cls, backbone, batches, k=2, ridge=RIDGE):
@@ -72,7 +73,8 @@ class Aligner:
     @classmethod
     def load(cls, path):
         with safe_open(path, "pt") as file:
-            return cls(file.get_tensor("matrix"), json.loads(file.metadata()["about"])["backbone"])
+            about = json.loads(file.metadata()["about"])
+            return cls(file.get_tensor("matrix"), about.pop("backbone"), about)
 
 
 def harmonic_mean(window_scores, grid, k):

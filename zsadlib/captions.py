@@ -28,6 +28,12 @@ NAMES = {
     "leaf": ["leaf", "green leaf"],
     "computer chip": ["computer chip", "integrated circuit"],
     "cookie": ["cookie", "biscuit"],
+    "machine part": ["machine part", "metal part", "component"],
+    "plastic part": ["plastic part", "moulded part", "fitting"],
+    "fruit": ["fruit", "vegetable", "food item"],
+    "patterned surface": ["patterned surface", "woven material", "panel"],
+    "rough surface": ["rough surface", "stone surface"],
+    "photo print": ["photo print", "printed picture"],
 }
 ANYTHING = ["object", "item", "product", "part", "surface", "material", "texture", "workpiece", "thing"]
 

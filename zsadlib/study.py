@@ -12,10 +12,11 @@ from pathlib import Path
 
 import jupytext
 import nbformat
+import pandas as pd
 import papermill
 from tqdm.auto import tqdm
 
-from zsadlib import datasets, embedded, miniad
+from zsadlib import benchmark, datasets, embedded, miniad
 from zsadlib.files import ROOT, replacing, sha256
 from zsadlib.profiles import load_profile
 from zsadlib.prompts import prompt_bank_hash
@@ -177,7 +178,18 @@ def run(profile_name="mini", parameters=None, results=None, only=(), publish=Fal
                 nbformat.write(notebook, temporary)
     shutil.rmtree(results, ignore_errors=True)
     os.replace(work, results)
+    if publish:
+        publish_readme(results)
     return results
+
+
+def publish_readme(results):
+    """Put the summary of a run's benchmark between the README's two markers."""
+    readme, table = ROOT / "README.md", benchmark.summary(pd.read_csv(results / "benchmark.csv"))
+    start, end = "<!-- results -->\n", "<!-- /results -->"
+    before, rest = readme.read_text().split(start)
+    with replacing(readme) as temporary:
+        temporary.write_text(f"{before}{start}{benchmark.markdown(table)}\n{end}{rest.split(end)[1]}")
 
 
 def tidy(notebook):

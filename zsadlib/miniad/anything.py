@@ -1,0 +1,170 @@
+"""Objects and surfaces that are no particular thing: a new design on every draw.
+
+They teach the embedded model that an unfamiliar structure is not a defect. Training categories only; what a drawing is made
+of (symmetric cut-outs, grooves, prints, lattices, photographs) is regular or natural, what a defect adds is not.
+"""
+
+import numpy as np
+from scipy.ndimage import gaussian_filter
+
+from zsadlib.miniad.drawing import (
+    bar,
+    box,
+    cells,
+    circle,
+    colour,
+    fractal,
+    light,
+    noise,
+    photo_texture,
+    place,
+    polygon,
+    pose,
+    tint,
+)
+
+PHOTOGRAPHS = ("astronaut.png", "coffee.png", "chelsea.png", "flower.jpg", "china.jpg", "motorcycle_left.png", "gravel.png")
+
+
+def ground(rng, size):
+    """What an object lies on: even or softly patterned, any brightness."""
+    shade = 1 + rng.uniform(0, 0.06) * fractal(rng, size, rng.uniform(0.03, 0.2), 3)
+    tone = colour(rng, [rng.uniform(0.05, 0.95)] * 3, 0.1) if rng.random() < 0.7 else rng.uniform(0.1, 0.9, 3)
+    return tint(shade, tone)
+
+
+def _outline(rng, x, y):
+    """A random regular outline as a distance field, about 0.8 in radius."""
+    angle = np.arctan2(y, x)
+    choice = rng.integers(7)
+    if choice == 0:
+        return circle(x, y, rng.uniform(0.5, 0.85))
+    if choice == 1:
+        return polygon(x, y, rng.uniform(0.5, 0.75), int(rng.integers(3, 9)))
+    if choice == 2:
+        return box(x, y, rng.uniform(0.3, 0.85), rng.uniform(0.15, 0.75), rng.uniform(0, 0.15))
+    if choice == 3:
+        wave = np.cos(int(rng.integers(3, 20)) * angle)
+        return circle(x, y, 0.7 + rng.uniform(0.02, 0.12) * (np.clip(3 * wave, -1, 1) if rng.random() < 0.5 else wave))
+    if choice == 4:  # arms around a hub
+        arms = int(rng.integers(2, 6))
+        turns = [2 * np.pi * i / arms for i in range(arms)]
+        reach, width = rng.uniform(0.6, 0.8), rng.uniform(0.07, 0.2)
+        parts = [bar(x, y, (0, 0), (reach * np.cos(t), reach * np.sin(t)), width) for t in turns]
+        return np.minimum.reduce([*parts, circle(x, y, rng.uniform(0.2, 0.4))])
+    if choice == 5:  # a long thing with a head
+        shank = box(x, y, 0.8, rng.uniform(0.06, 0.2))
+        return np.minimum(shank, circle(x + rng.uniform(0.4, 0.6), y, rng.uniform(0.2, 0.36)))
+    stack = [box(x - rng.uniform(-0.5, 0.5), y, rng.uniform(0.15, 0.4), rng.uniform(0.15, 0.5)) for _ in range(3)]
+    return np.minimum.reduce([*stack, box(x, y, 0.7, 0.12)])
+
+
+def _cut_outs(rng, x, y, field):
+    """Regular openings: one in the middle, or several around it or along a row."""
+    r = np.hypot(x, y)
+    if rng.random() < 0.5:
+        field = np.maximum(field, -polygon(x, y, rng.uniform(0.08, 0.3), int(rng.choice([3, 4, 6, 24]))))
+    if rng.random() < 0.4:
+        count, orbit, radius = int(rng.integers(2, 9)), rng.uniform(0.35, 0.55), rng.uniform(0.03, 0.1)
+        for t in 2 * np.pi * np.arange(count) / count:
+            field = np.maximum(field, -circle(x - orbit * np.cos(t), y - orbit * np.sin(t), radius))
+    if rng.random() < 0.2:
+        pitch = rng.uniform(0.15, 0.4)
+        slots = np.maximum(np.abs((x / pitch) % 1 - 0.5) * pitch - 0.03, np.abs(y) - rng.uniform(0.05, 0.3))
+        field = np.maximum(field, np.where(r < 0.6, -slots, -1))
+    return field
+
+
+def _pattern(rng, size, x, y):
+    """A brightness pattern around 1: brushed, grainy, ringed, striped, chequered, cellular or nothing."""
+    r, angle = np.hypot(x, y), np.arctan2(y, x)
+    frequency, depth = rng.uniform(8, 90), rng.uniform(0.03, 0.3)
+    wave = np.sin if rng.random() < 0.6 else (lambda v: np.sign(np.sin(v)))
+    options = [
+        lambda: noise(rng, size, 0.002, rng.uniform(5, 60)) * 0.3,
+        lambda: fractal(rng, size, rng.uniform(0.005, 0.2)) * 0.5,
+        lambda: wave(frequency * r),
+        lambda: wave(int(rng.integers(5, 40)) * angle),
+        lambda: wave(frequency * x),
+        lambda: wave(frequency * x) * wave(frequency * y),
+        lambda: wave(frequency * (x + 0.3 * y) + rng.uniform(0, 1) * noise(rng, size, 0.1)),
+        lambda: np.tanh(3 * (cells(rng, size, int(rng.integers(40, 900)))[0] - 0.3)),
+        lambda: cells_brightness(rng, size),
+        lambda: np.zeros_like(x),
+    ]
+    return 1 + depth * options[rng.integers(len(options))]() + rng.uniform(0, 0.04) * noise(rng, size, 0.1)
+
+
+def cells_brightness(rng, size):
+    """Cells of random brightness (grains, terrazzo, scales)."""
+    count = int(rng.integers(30, 1500))
+    return rng.normal(0, 0.7, count)[cells(rng, size, count)[1]]
+
+
+def _surface(rng, size, x, y, tone):
+    """A coloured surface: a pattern, and perhaps a ring, band, disc or row of marks in a second tone."""
+    surface = tint(_pattern(rng, size, x, y), tone)
+    r, angle = np.hypot(x, y), np.arctan2(y, x)
+    for _ in range(rng.integers(0, 4)):
+        at, width = rng.uniform(0.1, 0.7), rng.uniform(0.02, 0.15)
+        region = [
+            np.abs(r - at) < width,
+            np.abs(y - at + 0.35) < width,
+            r < at,
+            (np.abs(r - at) < width) & (np.sin(int(rng.integers(3, 30)) * angle) > 0),
+            polygon(x, y, at, int(rng.integers(3, 8))) < 0,
+        ][rng.integers(5)]
+        soft = gaussian_filter(region.astype(np.float32), rng.uniform(0.5, 2))[..., None]
+        second = tint(_pattern(rng, size, x, y), np.clip(np.asarray(tone) * rng.uniform(0.4, 1.5), 0, 1))
+        if rng.random() < 0.3:
+            second = tint(_pattern(rng, size, x, y), rng.uniform(0.1, 0.9, 3))
+        surface = surface * (1 - soft) + second * soft
+    return surface
+
+
+def _part(rng, size, tone):
+    image = ground(rng, size)
+    where = np.zeros((size, size), bool)
+    x, y = pose(rng, size)
+    for layer in range(1 if rng.random() < 0.6 else 2):
+        zoom = 1 if layer == 0 else rng.uniform(0.3, 0.7)
+        field = _cut_outs(rng, x, y, _outline(rng, x / zoom, y / zoom) * zoom)
+        surface = _surface(rng, size, x, y, tone if layer == 0 else colour(rng, tone, 0.4))
+        image, mask = place(image, field, surface, rng.uniform(0.02, 0.35), rng.uniform(0, 6.3), rng.uniform(0, 0.4))
+        where |= mask
+    return image, where
+
+
+def machine_part(rng, size):
+    return _part(rng, size, colour(rng, [rng.uniform(0.25, 0.75)] * 3, 0.25))
+
+
+def plastic_part(rng, size):
+    return _part(rng, size, rng.uniform(0.1, 0.95, 3))
+
+
+def fruit(rng, size):
+    x, y = pose(rng, size)
+    angle = np.arctan2(y, x)
+    wobble = sum(rng.normal(0, 0.03) * np.cos(k * angle + rng.uniform(0, 6.3)) for k in (1, 2, 3, 5))
+    field = np.hypot(x / rng.uniform(0.6, 1), y) - rng.uniform(0.6, 0.8) - wobble
+    skin = _surface(rng, size, x, y, rng.uniform(0.1, 0.9, 3)) * (1.15 - rng.uniform(0, 0.5) * np.hypot(x, y) ** 2)[..., None]
+    return place(ground(rng, size), field, np.clip(skin, 0, 1), rng.uniform(0.2, 0.5), rng.uniform(0, 6.3))
+
+
+def patterned_surface(rng, size):
+    x, y = pose(rng, size)
+    image = tint(_pattern(rng, size, x, y) * _pattern(rng, size, x, y), colour(rng, rng.uniform(0.15, 0.85, 3), 0.1))
+    return np.clip(image, 0, 1).astype(np.float32), np.ones((size, size), bool)
+
+
+def rough_surface(rng, size):
+    height = fractal(rng, size, rng.uniform(0.01, 0.15), 5) * rng.uniform(0.5, 3)
+    shade = light(rng, height, rng.uniform(0.2, 0.8)) * (1 + rng.uniform(0, 0.15) * fractal(rng, size, rng.uniform(0.02, 0.3)))
+    image = tint(shade, colour(rng, [rng.uniform(0.1, 0.85)] * 3, 0.3))
+    return np.clip(image, 0, 1).astype(np.float32), np.ones((size, size), bool)
+
+
+def photo_print(rng, size):
+    image = photo_texture(rng, size, PHOTOGRAPHS[rng.integers(len(PHOTOGRAPHS))], (0.12, 0.5))
+    return np.clip(image * rng.uniform(0.7, 1.2), 0, 1).astype(np.float32), np.ones((size, size), bool)
