@@ -20,7 +20,7 @@
 profile = "mini"
 category = "bolt"  # shown in detail; a development category
 llm = "gemma-3-270m"
-limit = 0  # images per category, 0 = all
+limit = 0  # images per category (0: all)
 
 # %%
 import pandas as pd
@@ -70,15 +70,15 @@ worst.assign(reason=worst.apply(ambiguity.why, axis=1))[["side", "prompt", "posi
 
 # %%
 data = categories[category]
-image = benchmark.image_embeddings(backbone, data, settings.batch_size)
+image = benchmark.encode_category(backbone, data).image
 kinds = [s.kind for s in data.test]
 shown = [kinds.index(kind) for kind in ["good", *[k for k in dict.fromkeys(kinds) if k != "good"][:3]]]
 figure = plots.similarity_intervals(image, ensemble, shown, [kinds[i] for i in shown])
 plots.save(figure, results, "similarity_intervals")
 
 # %% [markdown]
-# The overlap (grey) is wide for every image: most prompts of *both* sides sit in it. Hence the question of notebook 3: which
-# prompts may this image use?
+# The wider the grey band, the more prompts of *both* sides say nothing about this image. Hence the question of notebook 3:
+# which prompts may this image use?
 #
 # ## The rate of ambiguity
 #
@@ -87,7 +87,7 @@ plots.save(figure, results, "similarity_intervals")
 # %%
 rows = []
 for name, data in categories.items():
-    image = benchmark.image_embeddings(backbone, data, settings.batch_size)
+    image = benchmark.encode_category(backbone, data).image
     for bank in prompts.banks():
         rows.append({"bank": bank, "category": name} | ambiguity.measures(ensemble_of(bank, name), image))
 rates = pd.DataFrame(rows)

@@ -19,7 +19,7 @@
 # %% tags=["parameters"]
 profile = "mini"
 category = "granite"  # shown in detail; a development category
-limit = 0  # images per category, 0 = all
+limit = 0  # images per category (0: all)
 
 # %%
 import inspect
@@ -41,8 +41,8 @@ categories = [c.take(limit) for c in datasets.load_dataset("miniad-development")
 #
 # **raw**: push the patch tokens through the same final projection as the class token and hope.
 #
-# **windows** (WinCLIP): run the transformer again on every window of 2 x 2 patches, with the class token. Each window gets a
-# true image embedding: exact, and many times the cost of one pass.
+# **windows** (WinCLIP): run the transformer again on every window of 2 x 2 or 3 x 3 patches, with the class token. Each window
+# gets a true image embedding: exact, and many times the cost of one pass.
 #
 # **lstsq**: windows give *pairs*: the mean patch token of a window, and its image embedding. The ridge regression from the
 # first to the second is a matrix that carries any patch into the space of the sentences. This is our **reconstruction** of
@@ -156,7 +156,7 @@ summary
 # ## What we learn
 
 # %%
-raw, fit, exact = (summary.loc[way] for way in ("raw", "lstsq 2", "windows 2"))
+raw, fit, exact = (summary.loc[way] for way in ("raw", "lstsq 3", "windows 3"))
 print(f"The aligner lifts pixel AUROC from {raw.pixel_auroc:.1f} to {fit.pixel_auroc:.1f} and AUPRO from")
 print(
     f"{raw.pixel_aupro:.1f} to {fit.pixel_aupro:.1f}; windows reach {exact.pixel_auroc:.1f} and {exact.pixel_aupro:.1f}"

@@ -18,7 +18,7 @@
 
 # %% tags=["parameters"]
 profile = "mini"
-limit = 0  # images per category, 0 = all
+limit = 0  # images per category (0: all)
 
 # %%
 import numpy as np

@@ -72,11 +72,12 @@ def test_cleaning_drops_and_counts():
         "42",
         "y" * 200,
         "bell\x07 \u202eright",
+        "ab " + "a " * 78,
         *[f"no {i}" for i in range(80)],
     ]
-    kept, dropped = prompts.clean(dirty, token_count=lambda text: 99 if "bell" in text else 5)
+    kept, dropped = prompts.clean(dirty)
     assert kept[0] == "aa bb x" and len(kept) == prompts.MAX_PROMPTS
-    assert dropped == {"duplicate": 1, "empty": 2, "too long": 1, "too many tokens": 1, "too many": 18}
+    assert dropped == {"duplicate": 1, "empty": 2, "too long": 1, "too many tokens": 1, "too many": 19}
     assert not set("{}<>\x07\u202e") & set("".join(kept))
 
 
@@ -223,6 +224,20 @@ def test_base_models_are_asked_through_completions(server):
     assert bank.dropped["cut short"] == 1 and bank.server_model == "base" and bank.seeds == [5, 6, 1005, 1006]
     bodies = [b["prompt"] for b in handler.seen]
     assert all(b.endswith("screw: screw with") for b in bodies) and len(set(bodies[:2])) == 2
+
+
+def test_modes(server, tmp_path):
+    handler, client = server
+    with pytest.raises(ValueError, match="zsad prompts record"):
+        llm.get_bank("m", "screw", "replay", tmp_path)
+    handler.script = [reply(chat(GOOD))]
+    live = llm.get_bank("m", "screw", "live", tmp_path, client=client)
+    assert live.answers.abnormal and list(tmp_path.iterdir()) == []
+    recorded = llm.get_bank("m", "screw", "record", tmp_path, client=client)
+    assert llm.get_bank("m", "screw", "replay", tmp_path) == recorded == live
+    handler.script = [error(500)]
+    assert llm.get_bank("m", "screw", "record", tmp_path, client=client).fallback == ["normal", "abnormal"]
+    assert prompts.load_bank("m", "screw", tmp_path) == recorded  # a dead server replaces nothing
 
 
 def test_wrong_calls_are_refused(server):

@@ -17,7 +17,7 @@ import yaml
 from PIL import Image
 from typer.testing import CliRunner
 
-from zsadlib import benchmark, cli, datasets, embedded, metrics, profiles, prompts, study
+from zsadlib import benchmark, cli, datasets, embedded, metrics, miniad, profiles, prompts, study
 from zsadlib.files import ROOT, replacing, sha256
 
 run_cli = CliRunner().invoke
@@ -67,6 +67,13 @@ def test_wrong_parameters_fail_before_anything_runs(tmp_path, parameters, messag
     with pytest.raises(ValueError, match=message):
         study.run(name, parameters, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_category_says_what_to_do_and_replay_needs_no_key(tmp_path, monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
+    with pytest.raises(papermill.PapermillExecutionError, match="zsad prompts record --llm gemma-3-270m --category"):
+        study.run("mini", {"category": "teapot"}, tmp_path / "out", only=["01"])
 
 
 def test_a_failing_notebook_keeps_the_old_results(tmp_path, monkeypatch):
@@ -184,6 +191,16 @@ def test_committed_results_belong_to_the_committed_weights_and_prompts():
 def test_the_readme_table_is_the_committed_benchmark():
     table = benchmark.markdown(benchmark.summary(pd.read_csv(MINI / "benchmark.csv")))
     assert table in (ROOT / "README.md").read_text(), "run: zsad study --publish"
+
+
+def test_the_readme_counts_are_right():
+    readme = (ROOT / "README.md").read_text()
+    counts = {split: len(names) for split, names in miniad.SPLITS.items()}
+    for words in (
+        f"{len(miniad.CATEGORIES)} categories", f"{len(miniad.KINDS)}\nkinds of defect", f"{counts['training']} training",
+        f"{counts['development']} development", f"{counts['test']} test",
+    ):  # fmt: skip
+        assert words in readme, words
 
 
 def test_the_bars_of_the_benchmark_hold():

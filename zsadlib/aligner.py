@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from zsadlib.backbones import window_indices
 from zsadlib.files import replacing
 
-RIDGE = 1e-2
+RIDGE = 0.1
 
 
 class Aligner:
@@ -32,7 +32,7 @@ class Aligner:
         self.matrix, self.backbone, self.about = matrix, backbone, about or {}
 
     @classmethod
-    def fit(cls, backbone, batches, k=2, ridge=RIDGE):
+    def fit(cls, backbone, batches, k=3, ridge=RIDGE):
         """Closed-form ridge solution over pairs (mean of the patch tokens in a window, image embedding of the window).
 
         Args:
@@ -68,7 +68,11 @@ class Aligner:
 
     def save(self, path, **about):
         with replacing(path) as temporary:
-            save_file({"matrix": self.matrix}, temporary, {"about": json.dumps({"backbone": self.backbone} | about)})
+            save_file(
+                {"matrix": self.matrix.contiguous()},
+                temporary,
+                {"about": json.dumps({"backbone": self.backbone} | about)},
+            )
 
     @classmethod
     def load(cls, path):

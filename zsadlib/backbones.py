@@ -132,11 +132,6 @@ class Backbone:
         classes = torch.cat([self._transform(part)[:, 0] for part in joined.split(4096)])
         return self.project(classes).unflatten(0, (len(batch), count))
 
-    def token_count(self, text):
-        """Length of a sentence in tokens, start and end included (CLIP reads 77)."""
-        encode = getattr(self.tokenizer, "encode", None)
-        return len(encode(text)) + 2 if encode else len(self.tokenizer.tokenizer(text)["input_ids"])
-
     @property
     def weights_hash(self):
         """sha256 over the model's parameters, for manifests and caches."""

@@ -6,7 +6,7 @@ import torch
 from tqdm.auto import tqdm
 
 from zsadlib.aligner import Aligner
-from zsadlib.backbones import load_backbone
+from zsadlib.backbones import Encoded, load_backbone
 from zsadlib.datasets import load_image, load_mask
 from zsadlib.detectors import Alfa, ClipAC, WinClip
 from zsadlib.embedded import NAME, WEIGHTS
@@ -29,8 +29,11 @@ def profile_backbone(profile):
 
 def profile_aligner(profile, backbone, paths=()):
     """The aligner of a profile: the committed one for the embedded model, else fitted on the unlabelled ``paths``."""
-    if profile.backbone == NAME and profile.aligner_window == 2 and not paths:
-        return Aligner.load(EMBEDDED_ALIGNER)
+    if profile.backbone == NAME and not paths:
+        aligner = Aligner.load(EMBEDDED_ALIGNER)
+        if aligner.about["window"] == profile.aligner_window:
+            return aligner
+        raise ValueError(f"the committed aligner has windows of {aligner.about['window']}; pass images to fit another")
     return Aligner.fit(backbone, batches(backbone, paths, profile.batch_size), profile.aligner_window)
 
 
@@ -67,19 +70,22 @@ def predict_category(detector, category, batch_size=16):
     return np.concatenate(scores), np.concatenate(maps)
 
 
-@torch.no_grad()
-def image_embeddings(backbone, category, batch_size=16):
-    """Image embeddings (n, dim) of a category's test images, in order."""
-    paths = [s.path for s in category.test]
-    return torch.cat([backbone.encode(batch).image for batch in batches(backbone, paths, batch_size)])
+def encode_category(backbone, category, batch_size=16):
+    """``Encoded`` of all test images of a category, in order: for studies that score the same images many times."""
+    parts = [backbone.encode(b) for b in batches(backbone, [s.path for s in category.test], batch_size)]
+    return Encoded(torch.cat([p.image for p in parts]), torch.cat([p.patches for p in parts]))
+
+
+def masks_of(category, size):
+    """Ground truth of all test images, bool (n, size, size)."""
+    return np.stack([load_mask(s, size) for s in category.test])
 
 
 def rows(detector, category, scores, maps, shots=0):
     """Metrics of one (method, category) as tidy rows; pixel metrics only where there are masks."""
     values = image_metrics(category.labels, scores)
     if category.has_masks:
-        masks = np.stack([load_mask(s, maps.shape[-1]) for s in category.test])
-        values |= pixel_metrics(masks, maps)
+        values |= pixel_metrics(masks_of(category, maps.shape[-1]), maps)
     key = (detector.name, category.dataset, category.name, shots)
     return [dict(zip(COLUMNS, (*key, metric, value), strict=True)) for metric, value in values.items()]
 

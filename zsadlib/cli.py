@@ -12,7 +12,6 @@ from typing import Annotated
 import typer
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-os.environ.setdefault("HF_HUB_OFFLINE", "1")  # the embedded text tower comes from a package; nothing is fetched
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Zero-shot visual anomaly detection with language.")
 prompts_app = typer.Typer(no_args_is_help=True, help="Prompt banks: what LLMs answered.")

@@ -19,7 +19,7 @@ import openai
 from pydantic import ValidationError
 
 from zsadlib.files import CACHE
-from zsadlib.prompts import PROMPTS, Answers, Bank, clean, load_bank, save_bank
+from zsadlib.prompts import PROMPTS, Answers, Bank, clean, load_bank, plain, save_bank
 
 LOCAL_LLMS = {
     "gemma-3-270m": {
@@ -88,7 +88,7 @@ class Log:
         usage = getattr(reply, "usage", None)
         self.tokens["prompt"] += getattr(usage, "prompt_tokens", 0) or 0
         self.tokens["completion"] += getattr(usage, "completion_tokens", 0) or 0
-        self.server_model = str(getattr(reply, "model", "") or self.server_model)[:80]
+        self.server_model = plain(getattr(reply, "model", "") or self.server_model)[:80]
         choices = getattr(reply, "choices", None)
         if not choices:
             return self.drop("reply without choices")
@@ -187,16 +187,13 @@ def _chat(client, model, category, n, seed, temperature, log):
     return {side: [] for side in SIDES}, seeds
 
 
-def generate(
-    llm, category, client=None, model=None, api="chat", n=20, seed=0, temperature=0.8, token_count=None, **about
-):
+def generate(llm, category, client=None, model=None, api="chat", n=20, seed=0, temperature=0.8, **about):
     """Ask an LLM for the prompts of a category.
 
     Args:
         llm: the bank's name. client: an ``openai.OpenAI``; None reads OPENAI_BASE_URL and OPENAI_API_KEY.
         model: the server's model name (default: ``llm``). api: "chat" or "completion" (base models).
-        n: answers a side. seed: of the first call. token_count: drops prompts above 77 tokens of this tokenizer.
-        about: licence, provenance, price_usd of the bank.
+        n: answers a side. seed: of the first call. about: licence, provenance, price_usd of the bank.
 
     Returns:
         ``Bank``. Sides without a usable answer hold the static prompts and are named in ``fallback``.
@@ -214,7 +211,7 @@ def generate(
     raw, seeds = ask(client, model or llm, category, n, seed, temperature, log)
     answers, fallback = {}, []
     for side in SIDES:
-        answers[side], dropped = clean(raw[side], token_count)
+        answers[side], dropped = clean(raw[side])
         for reason, count in dropped.items():
             log.drop(reason, count)
         if not answers[side]:
@@ -262,12 +259,17 @@ def local_server(llm):
 
 
 def record(llm, category, folder=PROMPTS, client=None, **options):
-    """Generate a bank and save it; a local LLM needs no ``client``. Returns the bank."""
+    """Generate a bank and save it; a local LLM needs no ``client``. Returns the bank.
+
+    A bank without a single usable answer is returned (``fallback`` names both sides) but not saved, so that a dead server
+    cannot replace answers that were recorded before.
+    """
     if client is None and llm in LOCAL_LLMS:
         with local_server(llm) as client:
             return record(llm, category, folder, client, **options)
     bank = generate(llm, category, client, **(LOCAL_LLMS.get(llm, {}) | options))
-    save_bank(bank, folder)
+    if len(bank.fallback) < len(SIDES):
+        save_bank(bank, folder)
     return bank
 
 

@@ -114,17 +114,29 @@ def pixel_metrics(masks, maps):
     return values | {"pixel_aupro": aupro(masks, maps)}
 
 
-def bootstrap_interval(statistic, labels, n=1000, seed=0, level=0.95):
-    """Percentile bootstrap interval of ``statistic(rows)`` over images, resampled within each class.
+def mean_auroc_interval(labels, scores, n=400, seed=0, level=0.95):
+    """Mean image AUROC over categories and its percentile bootstrap interval over images.
 
     Args:
-        statistic: takes an index array, returns a number. labels: (images,) 0/1; both classes keep their size.
+        labels, scores: one array (images,) per category. n: resamples; images are drawn within each category and class.
 
     Returns:
-        low, high.
+        low, value, high, all in [0, 1].
     """
-    rng, labels = np.random.default_rng(seed), np.asarray(labels)
-    classes = [np.flatnonzero(labels == value) for value in np.unique(labels)]
-    draws = [statistic(np.concatenate([rng.choice(c, c.size) for c in classes])) for _ in range(n)]
+    rng = np.random.default_rng(seed)
+    sides = [
+        (np.asarray(s)[np.asarray(y) == 0], np.asarray(s)[np.asarray(y) == 1])
+        for y, s in zip(labels, scores, strict=True)
+    ]
+
+    def mean(draw):
+        values = []
+        for normal, abnormal in sides:
+            normal, abnormal = np.sort(draw(normal)), draw(abnormal)
+            below = np.searchsorted(normal, abnormal, "left") + np.searchsorted(normal, abnormal, "right")
+            values.append(below.mean() / (2 * normal.size))
+        return float(np.mean(values))
+
     tail = (1 - level) / 2
-    return tuple(float(q) for q in np.quantile(draws, [tail, 1 - tail]))
+    low, high = np.quantile([mean(lambda side: rng.choice(side, side.size)) for _ in range(n)], [tail, 1 - tail])
+    return float(low), mean(lambda side: side), float(high)

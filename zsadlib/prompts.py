@@ -7,6 +7,7 @@ replay or repeat it; ``index.json`` beside it holds the files' sha256. The bank 
 import hashlib
 import json
 import re
+from functools import cache
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -59,22 +60,39 @@ class Bank(BaseModel):
     fallback: list[str] = []
 
 
-def clean(prompts, token_count=None):
+def plain(text):
+    """Text from outside without markup, braces, control and direction characters; white space folded."""
+    return re.sub(
+        r"\s+", " ", re.sub(r"<[^>]*>|[{}<>\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202f]", " ", str(text))
+    ).strip()
+
+
+@cache
+def _clip_tokenizer():
+    import open_clip  # its vocabulary comes with the package
+
+    return open_clip.get_tokenizer("ViT-B-32")
+
+
+def clip_tokens(text):
+    """Length of a sentence in CLIP's tokens, start and end included."""
+    return len(_clip_tokenizer().encode(text)) + 2
+
+
+def clean(prompts):
     """Make LLM output safe to use: returns the prompts that are left and how many were dropped, by reason.
 
-    Control characters, braces and markup are removed and white space folded; then what is empty, too long (more than
-    ``MAX_CHARACTERS`` characters or ``MAX_TOKENS`` tokens by ``token_count``), a duplicate, or beyond ``MAX_PROMPTS`` is
-    dropped.
+    Markup and control characters are removed (``plain``); then what is empty, too long (more than ``MAX_CHARACTERS``
+    characters or ``MAX_TOKENS`` CLIP tokens), a duplicate, or beyond ``MAX_PROMPTS`` is dropped.
     """
     kept, dropped, seen = [], {}, set()
     for prompt in prompts:
-        text = re.sub(r"<[^>]*>|[{}<>\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202f]", " ", str(prompt))
-        text = re.sub(r"\s+", " ", text).strip().strip("\"'`*-•").strip().rstrip(".").strip()
+        text = plain(prompt).strip("\"'`*-•").strip().rstrip(".").strip()
         reason = (
             "empty" if not re.search(r"[^\W\d_]{2}", text)
             else "too long" if len(text) > MAX_CHARACTERS
             else "duplicate" if text.lower() in seen
-            else "too many tokens" if token_count and token_count(text) > MAX_TOKENS
+            else "too many tokens" if clip_tokens(text) > MAX_TOKENS
             else "too many" if len(kept) >= MAX_PROMPTS
             else None
         )  # fmt: skip

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from zsadlib.prompts import STATIC_ABNORMAL, STATIC_NORMAL, TEMPLATES
 
 SCORE_TEMPERATURE = 0.07  # WinCLIP's
-SALIENCE_TEMPERATURE = 0.05
+SALIENCE_TEMPERATURE = 0.1
 KEEP_AT_LEAST = 3
 
 

@@ -136,6 +136,8 @@ def run(profile_name="mini", parameters=None, results=None, only=(), publish=Fal
         raise ValueError(
             f"no notebook starts with {' or '.join(only)}; there are {', '.join(s.stem for s in notebook_scripts())}"
         )
+    if "profile" in (parameters or {}):
+        raise ValueError("the profile is not a parameter; use --profile NAME")
     defaults = {"profile": profile_name} if profile_name != "mini" else {}
     values = check_parameters(defaults | (parameters or {}), scripts)
     results = Path(results or RESULTS / Path(profile.name).name)
@@ -158,7 +160,13 @@ def run(profile_name="mini", parameters=None, results=None, only=(), publish=Fal
                 jupytext.write(jupytext.read(script), source)
                 began = time.perf_counter()
                 papermill.execute_notebook(
-                    source, output, values[script], cwd=str(NOTEBOOKS), progress_bar=False, kernel_name="python3"
+                    source,
+                    output,
+                    values[script],
+                    cwd=str(NOTEBOOKS),
+                    progress_bar=False,
+                    kernel_name="python3",
+                    extra_arguments=["--IPKernelApp.log_level=ERROR"],
                 )
                 source.unlink()
                 seconds[script.stem] = round(time.perf_counter() - began, 1)

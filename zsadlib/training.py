@@ -276,19 +276,21 @@ def train(work, groups, steps, coarse_steps, batch, rate, seed, out):
                 save_file(halves, temporary, {"step": str(step + 1), "recipe": recipe})
 
 
-def fit_aligner(out=EMBEDDED_ALIGNER, window=2):
+def fit_aligner(out=EMBEDDED_ALIGNER, window=3):
     """Fit the committed aligner on all development images of MiniAD, without their labels, and write it to ``out``."""
     backbone = load_backbone()
     paths = [sample.path for category in load_miniad("development") for sample in category.test]
     aligner = Aligner.fit(backbone, tqdm(batches(backbone, paths, 16), "aligner", -(-len(paths) // 16)), window)
-    aligner.save(out, fitted_on="MiniAD development, unlabelled", window=window, weights_sha256=sha256(embedded.WEIGHTS))
+    aligner.save(
+        out, fitted_on="MiniAD development, unlabelled", window=window, weights_sha256=sha256(embedded.WEIGHTS)
+    )
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--work", default="data/training")
-    parser.add_argument("--groups", type=int, default=8000)
-    parser.add_argument("--steps", type=int, default=1500)
+    parser.add_argument("--groups", type=int, default=9000)
+    parser.add_argument("--steps", type=int, default=1200)
     parser.add_argument("--coarse-steps", type=int, default=900)
     parser.add_argument("--batch", type=int, default=192)
     parser.add_argument("--rate", type=float, default=1e-3)

@@ -23,7 +23,15 @@ from zsadlib.miniad.drawing import (
     tint,
 )
 
-PHOTOGRAPHS = ("astronaut.png", "coffee.png", "chelsea.png", "flower.jpg", "china.jpg", "motorcycle_left.png", "gravel.png")
+PHOTOGRAPHS = (
+    "astronaut.png",
+    "coffee.png",
+    "chelsea.png",
+    "flower.jpg",
+    "china.jpg",
+    "motorcycle_left.png",
+    "gravel.png",
+)
 
 
 def ground(rng, size):
@@ -148,7 +156,10 @@ def fruit(rng, size):
     angle = np.arctan2(y, x)
     wobble = sum(rng.normal(0, 0.03) * np.cos(k * angle + rng.uniform(0, 6.3)) for k in (1, 2, 3, 5))
     field = np.hypot(x / rng.uniform(0.6, 1), y) - rng.uniform(0.6, 0.8) - wobble
-    skin = _surface(rng, size, x, y, rng.uniform(0.1, 0.9, 3)) * (1.15 - rng.uniform(0, 0.5) * np.hypot(x, y) ** 2)[..., None]
+    skin = (
+        _surface(rng, size, x, y, rng.uniform(0.1, 0.9, 3))
+        * (1.15 - rng.uniform(0, 0.5) * np.hypot(x, y) ** 2)[..., None]
+    )
     return place(ground(rng, size), field, np.clip(skin, 0, 1), rng.uniform(0.2, 0.5), rng.uniform(0, 6.3))
 
 
@@ -160,7 +171,9 @@ def patterned_surface(rng, size):
 
 def rough_surface(rng, size):
     height = fractal(rng, size, rng.uniform(0.01, 0.15), 5) * rng.uniform(0.5, 3)
-    shade = light(rng, height, rng.uniform(0.2, 0.8)) * (1 + rng.uniform(0, 0.15) * fractal(rng, size, rng.uniform(0.02, 0.3)))
+    shade = light(rng, height, rng.uniform(0.2, 0.8)) * (
+        1 + rng.uniform(0, 0.15) * fractal(rng, size, rng.uniform(0.02, 0.3))
+    )
     image = tint(shade, colour(rng, [rng.uniform(0.1, 0.85)] * 3, 0.3))
     return np.clip(image, 0, 1).astype(np.float32), np.ones((size, size), bool)
 
