@@ -14,7 +14,7 @@
 # **Question.** How well do words find and locate anomalies, category by category, in pictures that nothing was tuned on?
 #
 # Every choice (bank, reading, window size) was made on development categories and is frozen in the profile. Here the test
-# categories of MiniAD are scored with it, and the textile photographs of a published set.
+# categories of MiniAD are scored with it, and textile photographs of a published set (400 of them in the `mini` profile).
 
 # %% tags=["parameters"]
 profile = "mini"

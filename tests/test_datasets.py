@@ -6,6 +6,7 @@ from conftest import write_category
 from PIL import Image
 
 from zsadlib import datasets, miniad
+from zsadlib.miniad import anything
 
 
 def test_layout_is_read_and_masks_are_paired_by_name(tiny_category):
@@ -79,17 +80,24 @@ def test_the_textile_set_comes_from_the_installed_package():
     assert len(data.train) == 20 and len(data.test) == 1980 and data.labels.sum() == 1000 and not data.has_masks
 
 
+def test_a_set_can_be_limited_by_name():
+    data = datasets.load_dataset("textile:8")[0]
+    assert sorted(s.kind for s in data.test) == ["global"] * 2 + ["good"] * 4 + ["local"] * 2
+
+
 def test_miniad_is_large_enough_and_its_splits_are_disjoint():
     names = [n for split in miniad.SPLITS for n in miniad.split_names(split)]
     assert len(names) == len(set(names)) >= 22
     assert len(miniad.KINDS) >= 10
-    assert not {"grass.png", "brick.png"} & {n for n in _photographs("training") | _photographs("development")}
+    assert _photographs("training") and _photographs("test") == {"grass.png", "brick.png"}
+    assert not _photographs("test") & (_photographs("training") | _photographs("development"))
 
 
 def _photographs(split):
     """Names of the photographs that a split's drawing functions use."""
+    named = {*anything.PHOTOGRAPHS} if anything.photo_print in miniad.SPLITS[split] else set()
     constants = (c for draw in miniad.SPLITS[split] for c in draw.__code__.co_consts)
-    return {c for c in constants if isinstance(c, str) and c.endswith((".png", ".jpg"))}
+    return named | {c for c in constants if isinstance(c, str) and c.endswith((".png", ".jpg"))}
 
 
 def test_miniad_is_the_same_on_every_run_and_its_masks_cover_the_change():

@@ -32,12 +32,12 @@ class Aligner:
         self.matrix, self.backbone, self.about = matrix, backbone, about or {}
 
     @classmethod
-    def fit(cls, backbone, batches, k=3, ridge=RIDGE):
+    def fit(cls, backbone, batches, k=4, ridge=RIDGE):
         """Closed-form ridge solution over pairs (mean of the patch tokens in a window, image embedding of the window).
 
         Args:
             backbone: a ``Backbone``. batches: iterable of preprocessed images (batch, 3, size, size), no labels.
-            k: window side in patches. ridge: penalty, relative to the mean variance of the patch tokens.
+            k: window side in patches. ridge: penalty, relative to the mean squared norm of a patch feature.
 
         Raises:
             ValueError: there was no image.

@@ -1,16 +1,14 @@
 """Embeddings out: one interface over open_clip, for the embedded model and for every ViT that open_clip knows.
 
-All embeddings are float32. The *image embedding* is the class token's, in the space shared with text; *patch tokens*
-are the last block's other tokens after the final norm, in the trunk's own space (``project`` takes them to the shared
-one); a *window embedding* is the image embedding of a k x k window of patches alone (WinCLIP).
+All embeddings are float32 and on the CPU, wherever the model runs. The *image embedding* is the class token's, in the space
+shared with text; *patch tokens* are the last block's other tokens after the final norm, in the trunk's own space (``project``
+takes them to the shared one); a *window embedding* is the image embedding of a k x k window of patches alone (WinCLIP).
 """
 
-import hashlib
 import logging
 from dataclasses import dataclass
 from functools import cache
 
-import numpy as np
 import open_clip
 import torch
 import transformers
@@ -86,7 +84,7 @@ class Backbone:
     def project(self, tokens):
         """Tokens (..., width) after the final norm -> the shared space (..., dim), L2-normalised."""
         with torch.no_grad():
-            return F.normalize(self._project(tokens.to(self.device)).float(), dim=-1)
+            return F.normalize(self._project(tokens.to(self.device)).float(), dim=-1).cpu()
 
     def preprocess(self, images):
         """PIL images -> (batch, 3, image_size, image_size): squeezed to a square (no cropping: defects sit at borders)."""
@@ -104,18 +102,18 @@ class Backbone:
         """Sentences -> (n, dim) text embeddings, L2-normalised unless ``normalize`` is False."""
         texts = list(texts)
         order = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # alike lengths together: less padding
-        embeddings = torch.empty(len(texts), self.dim, device=self.device)
+        embeddings = torch.empty(len(texts), self.dim)
         for start in range(0, len(order), batch_size):
             part = order[start : start + batch_size]
             tokens = self._trim(self.tokenizer([texts[i] for i in part]))
-            embeddings[part] = self.model.encode_text(tokens.to(self.device)).float()
+            embeddings[part] = self.model.encode_text(tokens.to(self.device)).float().cpu()
         return F.normalize(embeddings, dim=-1) if normalize else embeddings
 
     @torch.no_grad()
     def encode(self, batch):
         """One forward pass of preprocessed images (batch, 3, size, size): ``Encoded``."""
         tokens = self._transform(self._embed(batch.to(self.device)))
-        return Encoded(self.project(tokens[:, 0]), tokens[:, 1:].float())
+        return Encoded(self.project(tokens[:, 0]), tokens[:, 1:].float().cpu())
 
     @torch.no_grad()
     def encode_windows(self, batch, k):
@@ -131,15 +129,6 @@ class Backbone:
         joined = torch.cat([first, windows], 2).flatten(0, 1)
         classes = torch.cat([self._transform(part)[:, 0] for part in joined.split(4096)])
         return self.project(classes).unflatten(0, (len(batch), count))
-
-    @property
-    def weights_hash(self):
-        """sha256 over the model's parameters, for manifests and caches."""
-        digest = hashlib.sha256()
-        for name, tensor in sorted(self.model.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(np.ascontiguousarray(tensor.cpu().float().numpy()).tobytes())
-        return digest.hexdigest()
 
 
 @cache

@@ -1,5 +1,7 @@
 """Methods times categories: predictions, and the tidy table of metrics (method, dataset, category, shots, metric, value)."""
 
+from functools import cache
+
 import numpy as np
 import pandas as pd
 import torch
@@ -7,9 +9,10 @@ from tqdm.auto import tqdm
 
 from zsadlib.aligner import Aligner
 from zsadlib.backbones import Encoded, load_backbone
-from zsadlib.datasets import load_image, load_mask
+from zsadlib.datasets import load_image, load_mask, load_miniad
 from zsadlib.detectors import Alfa, ClipAC, WinClip
 from zsadlib.embedded import NAME, WEIGHTS
+from zsadlib.files import sha256
 from zsadlib.metrics import image_metrics, pixel_metrics
 
 COLUMNS = ["method", "dataset", "category", "shots", "metric", "value"]
@@ -27,13 +30,14 @@ def profile_backbone(profile):
     return load_backbone(profile.backbone, profile.pretrained)
 
 
-def profile_aligner(profile, backbone, paths=()):
-    """The aligner of a profile: the committed one for the embedded model, else fitted on the unlabelled ``paths``."""
-    if profile.backbone == NAME and not paths:
+@cache
+def profile_aligner(profile, backbone):
+    """The aligner of a profile: the committed one where it fits, else fitted on unlabelled development images of MiniAD."""
+    if profile.backbone == NAME and profile.pretrained == "embedded":
         aligner = Aligner.load(EMBEDDED_ALIGNER)
-        if aligner.about["window"] == profile.aligner_window:
+        if aligner.about["window"] == profile.aligner_window and aligner.about["weights_sha256"] == sha256(WEIGHTS):
             return aligner
-        raise ValueError(f"the committed aligner has windows of {aligner.about['window']}; pass images to fit another")
+    paths = [sample.path for category in load_miniad("development") for sample in category.test[::4]]
     return Aligner.fit(backbone, batches(backbone, paths, profile.batch_size), profile.aligner_window)
 
 
@@ -92,6 +96,9 @@ def rows(detector, category, scores, maps, shots=0):
 
 def evaluate(detectors, categories, batch_size=16, shots=0, seed=0):
     """Every detector on every category: a tidy DataFrame with ``COLUMNS``, values in [0, 1]."""
+    for category in categories:
+        if len(set(category.labels)) < 2:
+            raise ValueError(f"{category.name} has only one class in test/; metrics need good and defective images")
     out = []
     with tqdm(total=len(detectors) * len(categories), desc="benchmark", unit="category") as progress:
         for detector in detectors:
@@ -108,6 +115,11 @@ def summary(table, metrics=("image_auroc", "pixel_auroc", "pixel_aupro")):
     table = table[table.metric.isin(metrics)]
     means = table.pivot_table(index=["dataset", "method", "shots"], columns="metric", values="value", sort=False)
     return (100 * means).reindex(columns=[m for m in metrics if m in means.columns]).round(1)
+
+
+def reported(table):
+    """The summary that may be quoted: without the development categories, on which choices were made."""
+    return summary(table[~table.dataset.str.contains("development")])
 
 
 def markdown(table):

@@ -1,11 +1,13 @@
 """The command line: ``zsad study``, ``zsad score``, ``zsad evaluate``, ``zsad prompts``.
 
-Exit codes: 0 all went well, 1 some input failed (its row says why), 2 the call itself was wrong (nothing was done).
+Exit codes: 0 all went well, 1 some input failed (its row says why), 2 the call
+or a folder's layout was wrong (nothing was written).
 """
 
 import functools
 import os
 import sys
+from collections import Counter
 from pathlib import Path
 from typing import Annotated
 
@@ -35,8 +37,8 @@ def one_sentence(command):
     return wrapped
 
 
-def image_files(paths):
-    """Files as given, folders by their image files, recursively and sorted."""
+def image_files(paths, maps=None):
+    """Files as given, folders by their image files, recursively and sorted; nothing below ``maps``, our own output."""
     from zsadlib.datasets import IMAGE_SUFFIXES
 
     files = []
@@ -98,47 +100,53 @@ def score(
 ):
     """Score your own images: one row each; a file that cannot be read gets its error in its row, and exit code 1."""
     import pandas as pd
-    import torch
     from tqdm.auto import tqdm
 
     from zsadlib import benchmark, plots
     from zsadlib.datasets import load_image
     from zsadlib.files import replacing
 
-    files = image_files(paths)
+    files = image_files(paths, maps)
+    if out.is_dir():
+        raise ValueError(f"{out} is a folder; give the name of a CSV file")
     settings, bank_note = with_bank(profile, category, bank)
     backbone = benchmark.profile_backbone(settings)
     detector = benchmark.build_detector(method, settings, backbone).prepare(category)
     if bank_note and method == "alfa":
         typer.echo(f"zsad: {bank_note}", err=True)
+    names = map_names(files)
     rows = []
-    for path in tqdm(files, "scoring", unit="image"):
-        row = {"path": str(path), "image_score": None, "error": ""}
-        rows.append(row)
-        try:
-            image = load_image(path)
-        except ValueError as error:
-            row["error"] = str(error)
-            continue
-        with torch.no_grad():
+    try:
+        for path in tqdm(files, "scoring", unit="image"):
+            row = {"path": str(path), "image_score": None, "error": ""}
+            rows.append(row)
+            try:
+                image = load_image(path)
+            except ValueError as error:
+                row["error"] = str(error)
+                continue
             image_score, anomaly_map = detector.predict(backbone.preprocess([image]))
-        row["image_score"] = round(float(image_score[0]), 6)
-        if maps is not None:
-            plots.save_overlay(image, anomaly_map[0].cpu().numpy(), map_name(maps, path, files))
-    with replacing(out) as temporary:
-        pd.DataFrame(rows).to_csv(temporary, index=False)
+            row["image_score"] = round(float(image_score[0]), 6)
+            if maps is not None:
+                plots.save_overlay(image, anomaly_map[0].numpy(), maps / names[path])
+    finally:  # a run that is stopped keeps the rows it has
+        with replacing(out) as temporary:
+            pd.DataFrame(rows, columns=["path", "image_score", "error"]).to_csv(temporary, index=False)
     failed = sum(bool(r["error"]) for r in rows)
     typer.echo(f"{len(rows) - failed} images scored, {failed} failed; see {out}")
     if failed:
         raise typer.Exit(1)
 
 
-def map_name(folder, path, files):
-    """Heat-map file of an image: its own name where that is unique, else with its folders in front."""
-    stem = (
-        path.stem if sum(f.stem == path.stem for f in files) == 1 else "_".join(path.with_suffix("").parts).strip("/_.")
-    )
-    return folder / f"{stem}_{path.suffix[1:].lower()}_map.png" if folder else None
+def map_names(files):
+    """Heat-map file name of every image: its own name, numbered where two images share it."""
+    names, taken = {}, Counter()
+    for path in files:
+        name = f"{path.stem}_{path.suffix[1:].lower()}"
+        taken[name.lower()] += 1
+        again = taken[name.lower()]
+        names[path] = f"{name}_map.png" if again == 1 else f"{name}_{again}_map.png"
+    return names
 
 
 def with_bank(profile, category, bank):
@@ -182,7 +190,11 @@ def evaluate(
     if bank_note and "alfa" in methods:
         typer.echo(f"zsad: {bank_note}", err=True)
     backbone = benchmark.profile_backbone(settings)
-    detectors = [benchmark.build_detector(m.strip(), settings, backbone) for m in methods.split(",")]
+    names = [m.strip() for m in methods.split(",")]
+    if shots and "clip-ac" in names and len(names) > 1:
+        names.remove("clip-ac")
+        typer.echo("zsad: clip-ac is zero-shot only and is left out", err=True)
+    detectors = [benchmark.build_detector(name, settings, backbone) for name in names]
     table = benchmark.evaluate(detectors, [data], settings.batch_size, shots, settings.seed)
     with replacing(out) as temporary:
         table.to_csv(temporary, index=False)
@@ -198,6 +210,7 @@ def prompts_record(
     out: Annotated[Path | None, typer.Option(help="Folder of banks (default data/prompts).")] = None,
     api: Annotated[str, typer.Option(help="chat, or completion for base models (servers only).")] = "chat",
     seed: Annotated[int, typer.Option(min=0)] = 0,
+    model: Annotated[str | None, typer.Option(help="The server's name of the model, where --llm cannot be it.")] = None,
 ):
     """Ask an LLM for prompts and record its answers (a server: set OPENAI_BASE_URL and OPENAI_API_KEY)."""
     import contextlib
@@ -219,17 +232,18 @@ def prompts_record(
         )
     except openai.OpenAIError as error:
         raise ValueError(f"no LLM server: {error}".split(". ")[0] + "; or use --llm gemma-3-270m") from None
-    options = {} if local else {"api": api}
+    options = {} if local else {"api": api, "model": model}
     fallbacks = 0
     with server as client:
         for name in tqdm(categories, f"asking {llm}", unit="category"):
             bank = language.record(llm, name, folder, client, n=n, seed=seed, **options)
             fallbacks += bool(bank.fallback)
             if bank.fallback:
-                typer.echo(
-                    f"zsad: {name}: no usable answer for {' and '.join(bank.fallback)} ({bank.dropped})", err=True
-                )
-    typer.echo(f"{len(categories)} banks in {folder / llm}, {fallbacks} with static prompts as fall-back")
+                sides = " and ".join(bank.fallback)
+                typer.echo(f"zsad: {name}: no usable {sides} answer ({bank.dropped})", err=True)
+    typer.echo(
+        f"asked for {len(categories)} categories, {fallbacks} with a side without answers; banks in {folder / llm}"
+    )
     if fallbacks:
         raise typer.Exit(1)
 

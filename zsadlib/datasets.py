@@ -84,7 +84,7 @@ def read_category(folder, name=None, dataset=None):
         FileNotFoundError: there is no ``test`` folder, no image in it, or a defective image has no mask although the
             category has a ``ground_truth`` folder.
     """
-    folder = Path(folder)
+    folder = Path(folder).resolve()
     test, truth = folder / "test", folder / "ground_truth"
     if not test.is_dir():
         raise FileNotFoundError(
@@ -110,7 +110,7 @@ def read_category(folder, name=None, dataset=None):
 
 
 def load_image(path):
-    """An image file as 8-bit RGB; 16-bit and floating-point greys are stretched from their own range.
+    """An image file as 8-bit RGB: 16-bit greys are divided by 257, floating-point greys stretched from their own range.
 
     Raises:
         ValueError: the file is missing, is not an image or is cut short.
@@ -120,6 +120,8 @@ def load_image(path):
             image.load()
             if image.mode in ("I", "F") or image.mode.startswith("I;16"):
                 grey = np.asarray(image).astype(np.float64)
+                if not np.isfinite(grey).all():
+                    raise ValueError("it holds NaN or infinity")
                 if image.mode.startswith("I;16") or image.mode == "I":
                     low, high = 0, 65535 if grey.max() > 255 else 255
                 else:
@@ -139,8 +141,7 @@ def load_mask(sample, size):
         if sample.label:
             raise ValueError(f"{sample.path} is defective but has no mask; pixel metrics need masks")
         return np.zeros((size, size), bool)
-    with Image.open(sample.mask_path) as image:
-        mask = np.asarray(image.convert("L")) > 127
+    mask = np.asarray(load_image(sample.mask_path).convert("L")) > 127
     return np.asarray(Image.fromarray(mask).resize((size, size), Image.NEAREST))
 
 
@@ -182,7 +183,13 @@ def load_textile():
 
 
 def load_dataset(name):
-    """Categories of a named set: "miniad-development", "miniad-test", "textile", or a folder of category folders."""
+    """Categories of a named set: "miniad-development", "miniad-test", "textile", or a folder of category folders.
+
+    "NAME:400" takes at most 400 test images of each category, spread evenly over the kinds (``Category.take``).
+    """
+    name, _, limit = name.rpartition(":") if name.rpartition(":")[2].isdigit() else (name, "", "0")
+    if int(limit):
+        return [category.take(int(limit)) for category in load_dataset(name)]
     if name in ("miniad-development", "miniad-test"):
         return load_miniad(name.removeprefix("miniad-"))
     if name == "textile":

@@ -1,6 +1,6 @@
 """The methods, all behind one small interface: ``prepare(category)``, then ``predict(batch)``.
 
-    detector = AlfaDetector(backbone, bank="strong").prepare("screw")
+    detector = Alfa(backbone, aligner, bank="strong").prepare("screw")
     image_scores, anomaly_maps = detector.predict(backbone.preprocess(images))
 
 Image scores (batch,) and maps (batch, map_size, map_size) are in [0, 1], higher = more abnormal. With ``support_images``

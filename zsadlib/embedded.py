@@ -23,6 +23,8 @@ from timm.models import VisionTransformer, register_model
 from torch import nn
 from torch.nn import functional as F
 
+from zsadlib.files import replacing
+
 NAME = "zsad-mini"
 WEIGHTS = Path(__file__).parent / "weights" / f"{NAME}.safetensors"
 IMAGE_SIZE, GRID, WIDTH, DEPTH, HEADS, EMBED_DIM = 120, 15, 192, 4, 3, 256
@@ -117,7 +119,8 @@ def register(cache):
     path = folder / f"{NAME}.json"
     text = json.dumps(config, indent=1)
     if not path.is_file() or path.read_text() != text:
-        path.write_text(text)
+        with replacing(path) as temporary:
+            temporary.write_text(text)
     open_clip.add_model_config(path)
 
 

@@ -18,9 +18,9 @@ def replacing(path):
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
     os.close(handle)
-    os.chmod(name, 0o644)
     try:
         yield Path(name)
+        os.chmod(name, 0o644)  # not earlier: some writers replace the file themselves
         os.replace(name, path)
     finally:
         Path(name).unlink(missing_ok=True)

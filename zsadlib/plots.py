@@ -26,6 +26,12 @@ def save(figure, folder, name):
     return figure
 
 
+def _finished(figure):
+    """Close a figure, so that a notebook shows it once: where a cell ends with it."""
+    plt.close(figure)
+    return figure
+
+
 def _square(image, size):
     return np.asarray(image.convert("RGB").resize((size, size), Image.BICUBIC))
 
@@ -40,15 +46,15 @@ def pictures(images, titles=None, columns=6, size=192, width=1.7):
         axis.imshow(_square(image, size))
         if titles is not None:
             axis.set_title(titles[i], fontsize=9)
-    return figure
+    return _finished(figure)
 
 
-def heat_maps(images, columns, scale=None, scores=None, masks=None, width=1.7):
+def heat_maps(images, columns, scale=None, masks=None, width=1.7):
     """Images beside their anomaly maps, one row an image, one column a method, one colour scale for all.
 
     Args:
         images: PIL images. columns: dict of column title -> maps (n, size, size). scale: (low, high); None spans the
-            1st to the 99.9th percentile of all maps. scores: dict of column title -> (n,), printed above the maps.
+            1st to the 99.9th percentile of all maps.
         masks: (n, size, size) bool or None; outlined in white.
     """
     stack = np.concatenate([np.asarray(m).ravel() for m in columns.values()])
@@ -68,8 +74,8 @@ def heat_maps(images, columns, scale=None, scores=None, masks=None, width=1.7):
             shown = axis.imshow(maps[i], cmap="turbo", alpha=0.6, vmin=low, vmax=high)
             if masks is not None and masks[i].any():
                 axis.contour(masks[i], [0.5], colors="white", linewidths=1)
-            score = f"{scores[title][i]:.2f}" if scores else ""
-            axis.set_title(f"{title}\n{score}".strip() if i == 0 else score, fontsize=9)
+            if i == 0:
+                axis.set_title(title, fontsize=9)
     for axis in axes.ravel():
         axis.set_xticks([])
         axis.set_yticks([])
@@ -77,11 +83,11 @@ def heat_maps(images, columns, scale=None, scores=None, masks=None, width=1.7):
         for spine in axis.spines.values():
             spine.set_visible(False)
     figure.colorbar(shown, ax=axes, shrink=0.6, label="P(abnormal)")
-    return figure
+    return _finished(figure)
 
 
-def semantic_space(ensemble, images=None, labels=None, title=None):
-    """Prompts (and images) of a category in the plane of the static axis and the first other component (Fig. 4 idea).
+def semantic_space(ensemble, title=None):
+    """Prompts of a category in the plane of the static axis and the first other component (Fig. 4 idea).
 
     Horizontal: position on the normal -> abnormal axis; a prompt across zero is on the wrong side. Vertical: first
     principal component (scikit-learn) of what is left.
@@ -99,7 +105,7 @@ def semantic_space(ensemble, images=None, labels=None, title=None):
     plot.set_ylabel("first other component")
     plot.legend(title="written as", loc="best")
     plot.set_title(title or "")
-    return figure
+    return _finished(figure)
 
 
 def similarity_intervals(image, ensemble, rows, titles, width=3.2):
@@ -124,11 +130,11 @@ def similarity_intervals(image, ensemble, rows, titles, width=3.2):
         plot.set_ylim(-0.6, 1.6)
         plot.set_title(title, fontsize=9)
         plot.set_xlabel("cosine similarity")
-    return figure
+    return _finished(figure)
 
 
 def bars(table, x, y, hue, ylabel, figsize=(8, 3.2), limits=(0, 100)):
-    """Grouped bars of a tidy table, values in per cent; dots are categories where there are several."""
+    """Grouped bars of a tidy table, values in per cent."""
     figure, plot = plt.subplots(figsize=figsize)
     table = table.assign(**{y: 100 * table[y]})
     sns.barplot(table, x=x, y=y, hue=hue, errorbar=None, ax=plot, alpha=0.85)
@@ -136,20 +142,7 @@ def bars(table, x, y, hue, ylabel, figsize=(8, 3.2), limits=(0, 100)):
     plot.set_ylabel(ylabel)
     plot.set_xlabel("")
     sns.move_legend(plot, "upper left", bbox_to_anchor=(1, 1), title=None)
-    return figure
-
-
-def score_densities(scores, labels, ylabel="images"):
-    """Histogram of image scores of normal and abnormal images."""
-    figure, plot = plt.subplots(figsize=(4.6, 2.8))
-    for name, value in (("normal", 0), ("abnormal", 1)):
-        sns.histplot(
-            scores[labels == value], bins=20, binrange=(0, 1), color=SIDES[name], alpha=0.5, label=name, ax=plot
-        )
-    plot.set_xlabel("image score, P(abnormal)")
-    plot.set_ylabel(ylabel)
-    plot.legend()
-    return figure
+    return _finished(figure)
 
 
 def save_overlay(image, anomaly_map, path):

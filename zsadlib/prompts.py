@@ -7,6 +7,7 @@ replay or repeat it; ``index.json`` beside it holds the files' sha256. The bank 
 import hashlib
 import json
 import re
+import unicodedata
 from functools import cache
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -61,10 +62,9 @@ class Bank(BaseModel):
 
 
 def plain(text):
-    """Text from outside without markup, braces, control and direction characters; white space folded."""
-    return re.sub(
-        r"\s+", " ", re.sub(r"<[^>]*>|[{}<>\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202f]", " ", str(text))
-    ).strip()
+    """Text from outside without markup, braces and invisible characters (Unicode C and Z classes); white space folded."""
+    text = re.sub(r"<[^>]*>|[{}<>]", " ", str(text))
+    return " ".join("".join(" " if unicodedata.category(c)[0] in "CZ" else c for c in text).split())
 
 
 @cache

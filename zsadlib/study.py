@@ -1,5 +1,6 @@
 """The chain of notebooks: validate, execute through papermill, collect results and a manifest."""
 
+import contextlib
 import datetime
 import importlib.metadata
 import json
@@ -7,6 +8,7 @@ import os
 import platform
 import shutil
 import sys
+import tempfile
 import time
 from pathlib import Path
 
@@ -92,8 +94,8 @@ def _fit(name, value, default):
         value = float(value)
     if type(value) is not kind:
         raise ValueError(f"parameter {name}={value!r} is not a {kind.__name__} such as {default!r}")
-    if isinstance(value, int) and value < 0:
-        raise ValueError(f"parameter {name}={value} is negative; use 0 or more")
+    if isinstance(value, int) and (value < 0 or (name == "limit" and value == 1)):
+        raise ValueError(f"parameter {name}={value} is out of range; use 0 (all) or 2 and more")
     return value
 
 
@@ -131,6 +133,10 @@ def run(profile_name="mini", parameters=None, results=None, only=(), publish=Fal
         papermill.PapermillExecutionError: a cell failed.
     """
     profile = load_profile(profile_name)
+    if str(profile_name).endswith(".json"):
+        profile_name = str(Path(profile_name).resolve())  # notebooks run in their own folder
+    if publish and (profile_name != "mini" or parameters or only):
+        raise ValueError("only a whole run of the profile 'mini' with its own parameters can be published")
     scripts = [s for s in notebook_scripts() if not only or s.name.startswith(tuple(only))]
     if not scripts:
         raise ValueError(
@@ -140,15 +146,29 @@ def run(profile_name="mini", parameters=None, results=None, only=(), publish=Fal
         raise ValueError("the profile is not a parameter; use --profile NAME")
     defaults = {"profile": profile_name} if profile_name != "mini" else {}
     values = check_parameters(defaults | (parameters or {}), scripts)
-    results = Path(results or RESULTS / Path(profile.name).name)
+    results = Path(results or RESULTS / Path(profile_name).stem)
+    earlier = results / "manifest.json"
+    if (
+        results.is_symlink()
+        or results.is_file()
+        or (results.is_dir() and any(results.iterdir()) and not earlier.is_file())
+    ):
+        raise ValueError(f"{results} is not the folder of an earlier run; name one that is, or that does not exist")
+    record = json.loads(earlier.read_text()) if only and earlier.is_file() else {}
+    if record and record["parameters"] != (parameters or {}):
+        raise ValueError(
+            f"{results} was made with {record['parameters']}; --only would mix that with {parameters or {}}"
+        )
     failed = results.with_name(f"{results.name}.failed")
     shutil.rmtree(failed, ignore_errors=True)
-    work = results.with_name(f".{results.name}.{os.getpid()}")
-    (work / "notebooks").mkdir(parents=True)
+    results.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{results.name}.", dir=results.parent))
+    work.chmod(0o755)
+    (work / "notebooks").mkdir()
     if only and results.is_dir():
         shutil.copytree(results, work, dirs_exist_ok=True)
     os.environ["ZSAD_RESULTS_FOLDER"] = str(work.resolve())
-    seconds, executed = {}, {}
+    seconds, executed = dict(record.get("seconds", {})), {}
     try:
         with tqdm(scripts, "study", unit="notebook") as progress:
             for script in progress:
@@ -174,7 +194,8 @@ def run(profile_name="mini", parameters=None, results=None, only=(), publish=Fal
         with replacing(work / "manifest.json") as temporary:
             temporary.write_text(json.dumps(manifest(profile, seconds, parameters or {}), indent=1) + "\n")
     except BaseException:
-        os.replace(work, failed)
+        with contextlib.suppress(OSError):
+            os.replace(work, failed)
         raise
     finally:
         del os.environ["ZSAD_RESULTS_FOLDER"]
@@ -184,8 +205,12 @@ def run(profile_name="mini", parameters=None, results=None, only=(), publish=Fal
         if publish:
             with replacing(script.with_suffix(".ipynb")) as temporary:
                 nbformat.write(notebook, temporary)
-    shutil.rmtree(results, ignore_errors=True)
-    os.replace(work, results)
+    if results.is_dir():
+        os.replace(results, old := Path(tempfile.mkdtemp(prefix=f".{results.name}.", dir=results.parent)))
+        os.replace(work, results)
+        shutil.rmtree(old)
+    else:
+        os.replace(work, results)
     if publish:
         publish_readme(results)
     return results
@@ -193,7 +218,7 @@ def run(profile_name="mini", parameters=None, results=None, only=(), publish=Fal
 
 def publish_readme(results):
     """Put the summary of a run's benchmark between the README's two markers."""
-    readme, table = ROOT / "README.md", benchmark.summary(pd.read_csv(results / "benchmark.csv"))
+    readme, table = ROOT / "README.md", benchmark.reported(pd.read_csv(results / "benchmark.csv"))
     start, end = "<!-- results -->\n", "<!-- /results -->"
     before, rest = readme.read_text().split(start)
     with replacing(readme) as temporary:

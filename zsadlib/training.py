@@ -276,7 +276,7 @@ def train(work, groups, steps, coarse_steps, batch, rate, seed, out):
                 save_file(halves, temporary, {"step": str(step + 1), "recipe": recipe})
 
 
-def fit_aligner(out=EMBEDDED_ALIGNER, window=3):
+def fit_aligner(out=EMBEDDED_ALIGNER, window=4):
     """Fit the committed aligner on all development images of MiniAD, without their labels, and write it to ``out``."""
     backbone = load_backbone()
     paths = [sample.path for category in load_miniad("development") for sample in category.test]

@@ -106,6 +106,11 @@ def source_hash():
     return hashlib.sha256(b"".join(p.read_bytes() for p in sorted(folder.glob("*.py")))).hexdigest()
 
 
+def _is_current(root):
+    stamp = root / STAMP
+    return stamp.is_file() and stamp.read_text().split()[0] == source_hash()
+
+
 def write(root, n_jobs=-1):
     """Write the development and test categories to ``root`` in the MVTec AD layout, unless they are there already.
 
@@ -113,8 +118,7 @@ def write(root, n_jobs=-1):
     Returns the folder.
     """
     root = Path(root)
-    stamp = root / STAMP
-    if stamp.is_file() and stamp.read_text().split()[0] == source_hash():
+    if _is_current(root):
         return root
     root.parent.mkdir(parents=True, exist_ok=True)
     work = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
@@ -122,9 +126,9 @@ def write(root, n_jobs=-1):
         jobs = list(_jobs(split_names("development") + split_names("test")))
         joblib.Parallel(n_jobs=n_jobs)(joblib.delayed(_save)(work, *job) for job in tqdm(jobs, "drawing MiniAD"))
         (work / STAMP).write_text(f"{source_hash()} generator\n{tree_hash(work)} images\n")
-        if root.exists():
-            shutil.rmtree(root)
-        os.replace(work, root)
+        if not _is_current(root):  # another process may have been quicker
+            shutil.rmtree(root, ignore_errors=True)
+            os.replace(work, root)
     finally:
         shutil.rmtree(work, ignore_errors=True)
     return root
