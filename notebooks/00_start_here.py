@@ -14,14 +14,13 @@
 # **Question.** Can a model that has never seen a picture of an object tell a good one from a bad one, if we only
 # *describe* the two?
 #
-# The object below is a hazelnut. The model of this study was trained without hazelnuts, and no hazelnut is used as a
-# reference. All it gets is one photograph and a few sentences.
+# The object below is a plate. The model of this study was trained without plates, and no plate is used as a reference. All it gets is one photograph and a few sentences.
 
 # %% tags=["parameters"]
 profile = "mini"  # which model and settings: see zsadlib/profiles
-category = "hazelnut"  # any MiniAD category: try "screw", "plate" or "brick"
-kind = "stain"  # any defect kind: try "crack", "hole" or "chip"
-seed = 3
+category = "plate"  # any MiniAD category: try "hazelnut", "screw" or "brick"
+kind = "crack"  # any defect kind: try "stain", "hole" or "chip"
+seed = 4
 
 # %%
 from importlib.metadata import version

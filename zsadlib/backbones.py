@@ -127,7 +127,7 @@ class Backbone:
         count = windows.shape[1]
         first = tokens[:, None, :1].expand(-1, count, -1, -1)
         joined = torch.cat([first, windows], 2).flatten(0, 1)
-        classes = torch.cat([self._transform(part)[:, 0] for part in joined.split(4096)])
+        classes = torch.cat([self._transform(part)[:, 0] for part in joined.split(512)])
         return self.project(classes).unflatten(0, (len(batch), count))
 
 

@@ -3,6 +3,7 @@
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
+from matplotlib_inline.backend_inline import set_matplotlib_formats
 from PIL import Image
 from sklearn.decomposition import PCA
 
@@ -15,6 +16,7 @@ DPI = 80
 def use_style():
     """One look for all notebooks."""
     sns.set_theme(style="whitegrid", context="notebook", font_scale=0.85)
+    set_matplotlib_formats("jpeg", pil_kwargs={"quality": 88})  # photographs as PNG would make notebooks huge
     plt.rcParams.update({"figure.dpi": DPI, "savefig.dpi": 150, "figure.constrained_layout.use": True})
 
 
