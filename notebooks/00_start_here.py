@@ -14,7 +14,8 @@
 # **Question.** Can a model that has never seen a picture of an object tell a good one from a bad one, if we only
 # *describe* the two?
 #
-# The object below is a plate. The model of this study was trained without plates, and no plate is used as a reference. All it gets is one photograph and a few sentences.
+# The object below is a plate. The model of this study was trained without plates, and no plate is used as a reference. All it
+# gets is one photograph and a few sentences.
 
 # %% tags=["parameters"]
 profile = "mini"  # which model and settings: see zsadlib/profiles
