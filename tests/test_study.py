@@ -79,8 +79,9 @@ def test_an_unknown_category_says_what_to_do_and_replay_needs_no_key(tmp_path, m
 def test_a_failing_notebook_keeps_the_old_results(tmp_path, monkeypatch):
     notebooks, results = tmp_path / "notebooks", tmp_path / "results"
     notebooks.mkdir()
-    cells = "# %% tags=['parameters']\nlimit = 0\n\n# %%\nassert limit != 13, 'unlucky'\n"
-    (notebooks / "00_try.py").write_text(cells.replace("tags=['parameters']", 'tags=["parameters"]'))
+    header = study.notebook_scripts()[0].read_text().split("# %%")[0]
+    cells = '# %% tags=["parameters"]\nlimit = 0\n\n# %%\nassert limit != 13, "unlucky"\n'
+    (notebooks / "00_try.py").write_text(header + cells)
     monkeypatch.setattr(study, "NOTEBOOKS", notebooks)
     study.run("mini", {"limit": 2}, results)
     before = (results / "manifest.json").read_bytes()
@@ -148,7 +149,7 @@ def test_evaluate_writes_the_tidy_table(tiny_category, tmp_path):
      (["score", ".", "--category", "x", "--out", "o.csv", "--profile", "huge"], "unknown profile"),
      (["evaluate", "--root", ".", "--category", "x", "--out", "o.csv"], "MVTec AD layout"),
      (["study", "--parameter", "limit"], "has no value"), (["study", "--profile", "huge"], "unknown profile"),
-     (["prompts", "record", "--llm", "some-model"], "OPENAI|api_key"),
+     (["prompts", "record", "--llm", "some-model"], "set OPENAI_API_KEY"),
      (["prompts", "record", "--llm", "gemma-3-270m", "--category", "../x"], "cannot name a prompt bank")],
 )  # fmt: skip
 def test_wrong_calls_exit_with_2_and_one_sentence(arguments, message, tmp_path, monkeypatch):
@@ -186,7 +187,7 @@ def test_notebooks_are_readable():
         prose = [c.source for c in cells if c.cell_type == "markdown"]
         lengths = sorted(len(c.splitlines()) for c in code)
         assert lengths[len(lengths) // 2] <= 8 and lengths[int(0.9 * len(lengths))] <= 20, script.name
-        assert sum("def " in c for c in code) <= max(1, 0.15 * len(code)), script.name
+        assert sum("def " in c for c in code) <= max(2, 0.15 * len(code)), script.name
         assert "**Question.**" in prose[0] and study.notebook_parameters(script)["profile"] == "mini", script.name
 
 

@@ -230,8 +230,10 @@ def prompts_record(
         server = (
             language.local_server(llm) if local else contextlib.nullcontext(openai.OpenAI(timeout=language.TIMEOUT))
         )
-    except openai.OpenAIError as error:
-        raise ValueError(f"no LLM server: {error}".split(". ")[0] + "; or use --llm gemma-3-270m") from None
+    except openai.OpenAIError:
+        raise ValueError(
+            "no key for an LLM server; set OPENAI_API_KEY and, for other servers, OPENAI_BASE_URL, or use --llm gemma-3-270m"
+        ) from None
     options = {} if local else {"api": api, "model": model}
     fallbacks = 0
     with server as client:
