@@ -13,8 +13,9 @@
 #
 # **Question.** How well do words find and locate anomalies, category by category, in pictures that nothing was tuned on?
 #
-# Every choice (bank, reading, window size) was made on development categories and is frozen in the profile. Here the test
-# categories of MiniAD are scored with it, and textile photographs of a published set (400 of them in the `mini` profile).
+# The reading and the aligner's window were chosen on development categories and are frozen in the profile. The bank is the local
+# LLM's, because anyone can record it again; notebook 3 compares the others. Here the test categories of MiniAD are scored,
+# and textile photographs of a published set (400 of them in the `mini` profile).
 
 # %% tags=["parameters"]
 profile = "mini"
