@@ -177,6 +177,9 @@ def test_scripts_and_notebooks_are_the_same_and_executed():
         assert [c.source for c in notebook.cells] == pair, f"{script.name} and its ipynb differ: zsad study --publish"
         assert all(c.execution_count for c in notebook.cells if c.cell_type == "code"), script.name
         assert not [o for c in notebook.cells for o in c.get("outputs", []) if o.output_type == "error"], script.name
+        assert "PosixPath(" not in script.with_suffix(".ipynb").read_text(), (
+            f"{script.name} shows a path of one machine"
+        )
         assert script.with_suffix(".ipynb").stat().st_size < 300_000, script.name
 
 

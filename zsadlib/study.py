@@ -239,8 +239,6 @@ def tidy(notebook):
 
 
 def save_table(table, folder, name):
-    """Write a table as CSV into a results folder, 6 significant digits; returns the path."""
-    path = Path(folder) / f"{name}.csv"
-    with replacing(path) as temporary:
+    """Write a table as CSV into a results folder, 6 significant digits."""
+    with replacing(Path(folder) / f"{name}.csv") as temporary:
         table.to_csv(temporary, index=False, float_format="%.6g")
-    return path
