@@ -48,10 +48,10 @@ class Aligner:
         index = window_indices(backbone.grid, k)
         pairs = 0
         for batch in batches:
-            patches = backbone.encode(batch).patches.cpu()
+            patches = backbone.encode(batch).patches
             x = patches[:, index].mean(2).flatten(0, 1).double()
             x = torch.cat([x, x.new_ones(len(x), 1)], 1)
-            y = backbone.encode_windows(batch, k).flatten(0, 1).cpu().double()
+            y = backbone.encode_windows(batch, k).flatten(0, 1).double()
             gram += x.T @ x
             cross += x.T @ y
             pairs += len(x)
@@ -63,8 +63,7 @@ class Aligner:
 
     def __call__(self, patches):
         """Patch tokens (..., width) -> aligned embeddings (..., dim), L2-normalised."""
-        matrix = self.matrix.to(patches.device)
-        return F.normalize(patches @ matrix[:-1] + matrix[-1], dim=-1)
+        return F.normalize(patches @ self.matrix[:-1] + self.matrix[-1], dim=-1)
 
     def save(self, path, **about):
         with replacing(path) as temporary:
@@ -83,10 +82,10 @@ class Aligner:
 
 def harmonic_mean(window_scores, grid, k):
     """Scores of k x k windows (batch, windows) -> patches (batch, grid * grid): harmonic mean over covering windows."""
-    index = window_indices(grid, k).to(window_scores.device)
+    index = window_indices(grid, k)
     inverse = 1 / window_scores.clamp_min(1e-6)
     flat = index.flatten().expand(len(window_scores), -1)
-    total = torch.zeros(len(window_scores), grid * grid, device=window_scores.device)
+    total = torch.zeros(len(window_scores), grid * grid)
     total.scatter_add_(1, flat, inverse.repeat_interleave(index.shape[1], 1))
     count = torch.bincount(index.flatten(), minlength=grid * grid)
     return count / total

@@ -69,8 +69,8 @@ def predict_category(detector, category, batch_size=16):
     scores, maps = [], []
     for batch in batches(detector.backbone, [s.path for s in category.test], batch_size):
         score, anomaly_map = detector.predict(batch)
-        scores.append(score.cpu().double().numpy())
-        maps.append(anomaly_map.cpu().numpy())
+        scores.append(score.double().numpy())
+        maps.append(anomaly_map.numpy())
     return np.concatenate(scores), np.concatenate(maps)
 
 

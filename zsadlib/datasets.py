@@ -110,7 +110,8 @@ def read_category(folder, name=None, dataset=None):
 
 
 def load_image(path):
-    """An image file as 8-bit RGB: 16-bit greys are divided by 257, floating-point greys stretched from their own range.
+    """An image file as 8-bit RGB: 16-bit greys are divided by 257 (taken as they are if none is above 255), floating-point
+    greys stretched from their own range.
 
     Raises:
         ValueError: the file is missing, is not an image or is cut short.

@@ -94,8 +94,8 @@ def semantic_space(ensemble, title=None):
     Horizontal: position on the normal -> abnormal axis; a prompt across zero is on the wrong side. Vertical: first
     principal component (scikit-learn) of what is left.
     """
-    text = np.concatenate([ensemble.t_normal.cpu().numpy(), ensemble.t_abnormal.cpu().numpy()])
-    axis, middle = ensemble.axis.cpu().numpy(), ensemble.midpoint.cpu().numpy()
+    text = np.concatenate([ensemble.t_normal.numpy(), ensemble.t_abnormal.numpy()])
+    axis, middle = ensemble.axis.numpy(), ensemble.midpoint.numpy()
     across = (text - middle) @ axis
     rest = text - middle - across[:, None] * axis
     up = PCA(1, random_state=0).fit(rest)
@@ -119,8 +119,8 @@ def similarity_intervals(image, ensemble, rows, titles, width=3.2):
     figure, axes = plt.subplots(1, len(rows), figsize=(len(rows) * width, 2.4), sharex=True, squeeze=False)
     for plot, row, title in zip(axes[0], rows, titles, strict=True):
         values = {
-            "normal": (image[row] @ ensemble.t_normal.T).cpu().numpy(),
-            "abnormal": (image[row] @ ensemble.t_abnormal.T).cpu().numpy(),
+            "normal": (image[row] @ ensemble.t_normal.T).numpy(),
+            "abnormal": (image[row] @ ensemble.t_abnormal.T).numpy(),
         }
         for y, (side, s) in enumerate(values.items()):
             plot.hlines(y, s.min(), s.max(), color=SIDES[side], lw=8, alpha=0.25)
