@@ -14,7 +14,7 @@
 # **Question.** Does adapting the prompt collection to each image repair what ambiguity broke?
 #
 # The paper says *what*: the image's similarity to every prompt decides which prompts count. It does not say *how*, so we
-# compare four readings behind one interface. All are **reconstructions**.
+# compare seven readings behind one interface. All are **reconstructions**, or our own.
 
 # %% tags=["parameters"]
 profile = "mini"
@@ -25,9 +25,10 @@ limit = 0  # images per category (0: all)
 # %%
 import inspect
 
+import numpy as np
 import pandas as pd
 
-from zsadlib import aligner, benchmark, datasets, metrics, plots, profiles, prompts, scoring, study
+from zsadlib import aligner, benchmark, bootstrap, datasets, metrics, plots, profiles, prompts, scoring, study
 
 plots.use_style()
 settings, results = profiles.load_profile(profile), study.results_folder(profile)
@@ -35,7 +36,7 @@ backbone = benchmark.profile_backbone(settings)
 categories = [c.take(limit) for c in datasets.load_dataset("miniad-development")]
 
 # %% [markdown]
-# ## Four readings
+# ## The readings
 #
 # A reading takes image embeddings and a prompt ensemble, and returns one weight per prompt and image. `mean` does not
 # adapt at all. `overlap` is the literal reading: drop what lies in the overlap of the two similarity intervals.
@@ -44,11 +45,19 @@ categories = [c.take(limit) for c in datasets.load_dataset("miniad-development")
 print(inspect.getsource(scoring.overlap))
 
 # %% [markdown]
-# `anchor` drops the prompts on the wrong side of the static axis, for every image alike. `salience` does the same and
-# then lets each image weigh the rest: what it shows counts more.
+# `anchor` drops the prompts on the wrong side of the static axis, for every image alike. `top_half` then keeps the half
+# that fits the image best; `salience` lets each image weigh the rest: what it shows counts more.
 
 # %%
 print(inspect.getsource(scoring.salience))
+
+# %% [markdown]
+# Two designs go beyond what a reader of the paper would try first. `typical` asks what remains of `salience` when the image
+# has no say. `margin` needs no static axis: a prompt counts by how much the image prefers it to the most similar sentence of
+# the *other* side, so a sentence that both sides say cannot win.
+
+# %%
+print(inspect.getsource(scoring.margin))
 
 # %% [markdown]
 # ## What an image pays attention to
@@ -101,6 +110,7 @@ for data in categories + [c.take(limit) for c in datasets.load_dataset("miniad-t
     context = encoded, align(encoded.patches), benchmark.masks_of(data, settings.map_size // 2)
     found += [row for bank in banks for row in compare(data, bank, *context)]
 found = pd.DataFrame(found)
+found["draws"] = [bootstrap.image_draws(row.labels, row.scores) for row in found.itertuples()]
 
 # %% [markdown]
 # One row per bank and reading: mean image AUROC over the categories of a split with a 95 % bootstrap interval over images, and
@@ -109,7 +119,7 @@ found = pd.DataFrame(found)
 # %%
 rows = []
 for (split, bank, reading), group in found.groupby(["split", "bank", "reading"], sort=False):
-    low, value, high = metrics.mean_auroc_interval(group.labels, group.scores)
+    low, value, high = bootstrap.interval(list(group.draws))
     image = {"image_auroc": value, "low": low, "high": high}
     pixel = group[["pixel_auroc", "pixel_aupro"]].mean().to_dict()
     fallback = sum(len(prompts.load_bank(bank, c).fallback) for c in group.category) if bank != "both" else 0
@@ -139,6 +149,47 @@ figure = plots.bars(test, "bank", "image_auroc", "reading", "image AUROC (%)", l
 plots.save(figure, results, "llm_comparison")
 
 # %% [markdown]
+# ### What does each step do?
+#
+# From the static states to a bank's prompts as they are (`mean`), and from there to each reading. The same resampled images
+# serve both ends of a step, so the 95 % interval is that of the difference (paired bootstrap).
+
+# %%
+draws = {key: np.stack(list(group.draws)) for key, group in found.groupby(["split", "bank", "reading"])}
+steps = []
+for split in found.split.unique():
+    for bank in banks:
+        plain, key = draws[split, bank, "mean"], {"split": split, "bank": bank}
+        if bank != "static":
+            gain = bootstrap.difference(draws[split, "static", "mean"], plain)
+            steps.append(key | {"step": f"static → {bank}"} | gain)
+        for reading in list(scoring.READINGS)[1:]:
+            gain = bootstrap.difference(plain, draws[split, bank, reading])
+            steps.append(key | {"step": f"{bank} → + {reading}"} | gain)
+steps = pd.DataFrame(steps)
+study.save_table(steps, results, "contextual_steps")
+
+# %%
+on_test = steps[steps.split == "MiniAD test"]
+figure = plots.gains(on_test, "step", "gain in image AUROC (points), test categories")
+plots.save(figure, results, "contextual_steps")
+
+# %% [markdown]
+# Blue: a gain that the interval separates from zero; red: a loss; grey: not to be told apart.
+#
+# ### Where does it hurt?
+#
+# The chosen reading against `mean`, category by category (the profile's bank, all splits).
+
+# %%
+chosen = "both" if settings.static and settings.bank == llm else settings.bank
+own = found[found.bank == chosen].assign(auroc=[d[0] for d in found[found.bank == chosen].draws])
+wide = 100 * own.pivot_table(index=["split", "category"], columns="reading", values="auroc", sort=False)
+wide.index = [f"{category} ({split.split()[-1][:4]}.)" for split, category in wide.index]
+hurt = wide.sub(wide["mean"], axis=0).drop(columns="mean")
+plots.save(plots.differences(hurt, "image AUROC against mean (points)"), results, "readings_by_category")
+
+# %% [markdown]
 # ## What we learn
 #
 # A caution first: the embedded model was trained with captions of this project's own, WinCLIP's static phrases among them.
@@ -151,15 +202,19 @@ for bank in banks:
     print(f"{bank}: mean {means.loc[bank, 'mean']:.1f}; " + ", ".join(f"{r} {g:+.1f}" for r, g in gains.items()))
 
 # %% [markdown]
-# And what that says about the language models (for this backbone), on the test categories:
+# And the steps on the test categories, in words:
+
 
 # %%
-auroc = test.set_index(["bank", "reading"]).image_auroc.mul(100)
-for bank in banks:
-    gap, gain = auroc[bank, "mean"] - auroc["static", "mean"], auroc[bank, settings.reading] - auroc[bank, "mean"]
-    verdict = "about as useful as" if abs(gap) < 1 else "more useful than" if gap > 0 else "less useful than"
-    print(f"{bank}: its prompts as they are prove {verdict} the static states ({gap:+.1f} points);", end=" ")
-    print(f"'{settings.reading}' changes them by {gain:+.1f}.")
+def sentence(row):
+    sure = "surely better" if row.low > 0 else "surely worse" if row.high < 0 else "not to be told apart"
+    values = f"{100 * row.gain:+.1f} [{100 * row.low:+.1f}, {100 * row.high:+.1f}]"
+    return f"{row.step}: {values}, up in {row.up} of {row.of} categories: {sure}"
+
+
+told = on_test[(on_test.step.str.startswith("static →")) & (on_test.bank != "static")]
+told = pd.concat([told, on_test[on_test.step.str.endswith(f"+ {settings.reading}")]])
+print("\n".join(sentence(row) for row in told.itertuples()))
 
 # %% [markdown]
 # ## Exercises
@@ -167,7 +222,7 @@ for bank in banks:
 # **3.1** Change `SALIENCE_TEMPERATURE` through `scoring.salience(image, ensemble, temperature=...)`. Where is the limit of
 # ever larger temperatures, and of ever smaller ones?
 #
-# **3.2** Write a fifth reading: keep the half of each side's prompts that is most similar to the image. Add it to the
-# table with `scoring.READINGS["top_half"] = ...`.
+# **3.2** Write a reading of your own: keep a prompt only where the image prefers it to the mean prompt of the other side. Add it
+# to the table with `scoring.READINGS["mine"] = ...`.
 #
 # **3.3** Why can `overlap` be worse than doing nothing? Look at the intervals of notebook 2.

@@ -82,6 +82,35 @@ def test_windows_are_transformer_passes_over_class_token_and_patches(backbone, b
         backbone.encode_windows(batch, 99)
 
 
+@pytest.mark.parametrize("which", ["timm", "open_clip"])
+def test_value_attention_is_a_second_path_without_feed_forward(which, backbone, clip_vit):
+    model = backbone if which == "timm" else clip_vit
+    image = torch.rand(2, 3, model.image_size, model.image_size, generator=torch.Generator().manual_seed(1))
+    blocks = model.visual.trunk.blocks if which == "timm" else model.visual.transformer.resblocks
+    with torch.no_grad():
+        x = model._embed(image)
+        for block in blocks[:-1]:
+            x = block(x)
+        block, out = blocks[-1], torch.zeros_like(x)
+        normed = block.norm1(x) if which == "timm" else block.ln_1(x)
+        weight = block.attn.qkv.weight if which == "timm" else block.attn.in_proj_weight
+        bias = block.attn.qkv.bias if which == "timm" else block.attn.in_proj_bias
+        width, heads = x.shape[-1], block.attn.num_heads
+        value = normed @ weight[2 * width :].T + bias[2 * width :]
+        for h in range(heads):
+            v = value[..., h * width // heads : (h + 1) * width // heads]
+            out[..., h * width // heads : (h + 1) * width // heads] = (
+                torch.softmax(v @ v.transpose(1, 2) / (width // heads) ** 0.5, -1) @ v
+            )
+        project = block.attn.proj if which == "timm" else block.attn.out_proj
+        norm = model.visual.trunk.norm if which == "timm" else model.visual.ln_post
+        expected = norm(x + project(out))[:, 1:]
+    assert torch.allclose(model.encode_value_attention(image, 1), expected, atol=1e-4)
+    assert not torch.allclose(model.encode_value_attention(image, 2), expected, atol=1e-2)
+    with pytest.raises(ValueError, match="do not fit"):
+        model.encode_value_attention(image, len(blocks) + 1)
+
+
 def test_prompt_embeddings_are_winclips(backbone):
     """Templates averaged un-normalised, then normalised."""
     texts = [t.format("flawless bolt") for t in TEMPLATES]
@@ -142,6 +171,29 @@ def test_salience_prefers_what_the_image_shows():
     weights = scoring.salience(image, ensemble)[1][0]
     expected = torch.softmax(image @ ensemble.t_abnormal.T / scoring.SALIENCE_TEMPERATURE, 1)[0]
     assert torch.allclose(weights, expected) and weights[1] > weights[0]
+
+
+def test_top_half_keeps_the_more_similar_half_of_the_prompts_on_their_side():
+    ensemble = _plane([-50.0, -30.0, -20.0, 40.0], [20.0, 60.0, 80.0])
+    w_normal, w_abnormal = scoring.top_half(torch.tensor([[0.0, 1.0]]), ensemble)
+    assert w_normal[0].tolist() == [0.0, 0.5, 0.5, 0.0]  # two of three; the fourth is on the wrong side
+    assert w_abnormal[0].tolist() == [0.5, 0.5, 0.0]
+
+
+def test_margin_prefers_a_prompt_that_the_other_side_does_not_say():
+    ensemble = _plane([-60.0, 28.0], [30.0, 70.0])
+    image = torch.tensor([[np.sin(0.85), np.cos(0.85)]], dtype=torch.float32)  # 49 degrees, between the abnormal ones
+    weights = scoring.margin(image, ensemble)[1][0]
+    s, opposite = (image @ ensemble.t_abnormal.T)[0], (image @ ensemble.t_normal.T)[0, 1]
+    expected = torch.softmax((s - opposite) / scoring.SALIENCE_TEMPERATURE, 0)  # both are nearest to the second
+    assert torch.allclose(weights, expected)
+    far = scoring.margin(image, _plane([-60.0, 30.0], [30.0, 50.0]))[1][0]
+    assert far[1] > far[0]  # the first says what a normal prompt says
+
+
+def test_typical_follows_the_axis_and_ignores_the_image():
+    weights = scoring.typical(torch.eye(2), _plane([-60.0, -10.0], [20.0, -20.0]))[1]
+    assert torch.equal(weights[0], weights[1]) and weights[0, 0] > 0.99
 
 
 def test_anomaly_score_is_the_softmax_of_two_cosines():
@@ -218,6 +270,25 @@ def test_winclip_is_the_published_formula(backbone, batch):
     ]
     expected = 3 / (1 / image[:, None] + 1 / parts[0] + 1 / parts[1])
     assert torch.allclose(scores, image, atol=1e-5) and torch.allclose(maps.flatten(1), expected, atol=1e-4)
+
+
+def test_an_explanation_names_the_heaviest_prompts_of_the_winning_side(backbone, batch):
+    detector = benchmark.build_detector("alfa", profiles.load_profile("mini"), backbone).prepare("bolt")
+    scores, _ = detector.predict(batch)
+    weights = scoring.READINGS[detector.reading](backbone.encode(batch).image, detector.ensemble)
+    for i, reasons in enumerate(detector.explain(batch, top=2)):
+        abnormal = bool(scores[i] >= 0.5)
+        names = detector.ensemble.abnormal if abnormal else detector.ensemble.normal
+        assert [r["prompt"] for r in reasons] == [names[j] for j in weights[abnormal][i].argsort(descending=True)[:2]]
+        assert {r["side"] for r in reasons} == {"abnormal" if abnormal else "normal"}
+        for r in reasons:
+            assert r["map"].shape == (192, 192) and 0 <= r["map"].min() and r["map"].max() <= 1 and 0 <= r["score"] <= 1
+    single = Alfa(backbone, detector.aligner, "static", "mean").prepare("bolt")
+    single.ensemble = scoring.build_ensemble(backbone, "bolt", ["good bolt"], ["broken bolt"])
+    scores, maps = single.predict(batch)
+    for i, (reason,) in enumerate(single.explain(batch)):  # one prompt a side: the explanation is the prediction
+        assert reason["score"] == pytest.approx(float(scores[i]), abs=1e-5)
+        assert np.allclose(reason["map"], maps[i], atol=1e-5)
 
 
 def test_support_images_make_a_seen_image_normal(backbone, batch):

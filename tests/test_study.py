@@ -17,7 +17,7 @@ import yaml
 from PIL import Image
 from typer.testing import CliRunner
 
-from zsadlib import benchmark, cli, datasets, embedded, metrics, miniad, profiles, prompts, study
+from zsadlib import benchmark, cli, datasets, embedded, metrics, miniad, profiles, prompts, study, verdict
 from zsadlib.files import ROOT, replacing, sha256
 
 run_cli = CliRunner().invoke
@@ -117,7 +117,7 @@ def test_score_reports_broken_files_in_their_rows(tmp_path):
     arguments = ["score", str(photos), "--category", "magnetic tile", "--out", str(out), "--maps", str(tmp_path / "m")]
     result = run_cli(cli.app, arguments)
     table = pd.read_csv(out).set_index(pd.read_csv(out).path.map(lambda p: p.rsplit("/", 1)[-1]))
-    assert result.exit_code == 1 and list(table.columns) == ["path", "image_score", "error"]
+    assert result.exit_code == 1 and list(table.columns) == ["path", "image_score", "verdict", "error"]
     assert table.image_score.notna().to_dict() == {
         "cut.jpg": False,
         "deep.png": True,
@@ -127,8 +127,33 @@ def test_score_reports_broken_files_in_their_rows(tmp_path):
     assert table.error.notna().to_dict() == {"cut.jpg": True, "deep.png": False, "text.jpg": True, "whole.jpg": False}
     assert sorted(p.name for p in (tmp_path / "m").iterdir()) == ["deep_png_map.png", "whole_jpg_map.png"]
     assert Image.open(tmp_path / "m" / "whole_jpg_map.png").size == (60, 80)
+    threshold = verdict.THRESHOLDS[profiles.load_profile("mini").threshold](table.image_score.dropna())
+    said = table.image_score.dropna().map(lambda s: "abnormal" if s >= threshold else "normal")
+    assert table.verdict.dropna().to_dict() == said.to_dict()
     good = run_cli(cli.app, ["score", str(photos / "whole.jpg"), "--category", "teapot", "--out", str(out)])
     assert good.exit_code == 0 and "using the static prompts" in good.output
+
+
+def test_score_explains_itself_in_json_lines(tmp_path, backbone):
+    image, _ = miniad.draw("bolt", "crack", miniad.generator(5), 96)
+    Image.fromarray((image * 255).astype(np.uint8)).resize((150, 90)).save(tmp_path / "bolt.png")
+    (tmp_path / "text.jpg").write_text("hello")
+    reasons, out = tmp_path / "why.jsonl", tmp_path / "scores.csv"
+    arguments = ["score", str(tmp_path), "--category", "bolt", "--out", str(out), "--explain", str(reasons)]
+    assert run_cli(cli.app, arguments).exit_code == 1
+    whole, broken = map(json.loads, reasons.read_text().splitlines())
+    assert whole["path"].endswith("bolt.png") and broken["reasons"] == [] and "text.jpg" in broken["error"]
+    detector = benchmark.build_detector("alfa", profiles.load_profile("mini"), backbone).prepare("bolt")
+    (expected,) = detector.explain(backbone.preprocess([datasets.load_image(tmp_path / "bolt.png")]))
+    assert [r["prompt"] for r in whole["reasons"]] == [r["prompt"] for r in expected]
+    for said, reason in zip(whole["reasons"], expected, strict=True):
+        assert set(said) == {"side", "prompt", "weight", "score", "where"}
+        peak = reason["map"][int(said["where"]["y"] * 192 / 90), int(said["where"]["x"] * 192 / 150)]
+        assert (
+            peak == pytest.approx(reason["map"].max(), abs=0.02)
+            and said["where"]["x"] < 150
+            and said["where"]["y"] < 90
+        )
 
 
 def test_evaluate_writes_the_tidy_table(tiny_category, tmp_path):
@@ -147,6 +172,10 @@ def test_evaluate_writes_the_tidy_table(tiny_category, tmp_path):
     [(["score", "nowhere", "--category", "x", "--out", "o.csv"], "does not exist"),
      (["score", ".", "--category", "x", "--out", "o.csv", "--method", "magic"], "unknown method"),
      (["score", ".", "--category", "x", "--out", "o.csv", "--profile", "huge"], "unknown profile"),
+     (["score", ".", "--category", "x", "--out", "."], "is a folder"),
+     (["score", ".", "--category", "x", "--out", "o.csv", "--explain", "."], "is a folder"),
+     (["score", ".", "--category", "x", "--out", "o.csv", "--explain", "e", "--method", "winclip"], "use --method alfa"),
+     (["evaluate", "--root", ".", "--category", "x", "--out", "."], "is a folder"),
      (["evaluate", "--root", ".", "--category", "x", "--out", "o.csv"], "MVTec AD layout"),
      (["study", "--parameter", "limit"], "has no value"), (["study", "--profile", "huge"], "unknown profile"),
      (["prompts", "record", "--llm", "some-model"], "set OPENAI_API_KEY"),
@@ -196,6 +225,8 @@ def test_notebooks_are_readable():
 
 def test_committed_results_belong_to_the_committed_weights_and_prompts():
     record = json.loads((MINI / "manifest.json").read_text())
+    others = [json.loads(p.read_text()) for p in (ROOT / "results").glob("*/manifest.json")]
+    assert others and all(o["weights_sha256"] == record["weights_sha256"] for o in others)
     weights = {p.name: sha256(p) for p in embedded.WEIGHTS.parent.glob("*.safetensors")}
     assert record["weights_sha256"] == weights and record["prompt_bank_sha256"] == prompts.prompt_bank_hash()
     assert record["profile"] == profiles.load_profile("mini").model_dump(mode="json") and record["parameters"] == {}

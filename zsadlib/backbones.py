@@ -116,6 +116,39 @@ class Backbone:
         return Encoded(self.project(tokens[:, 0]), tokens[:, 1:].float().cpu())
 
     @torch.no_grad()
+    def encode_value_attention(self, batch, layers):
+        """Patch tokens (batch, grid * grid, width) of a second path through the last ``layers`` blocks (the ``vv`` reading).
+
+        As in CLIP Surgery and AnoVL: queries and keys are replaced by the values, so a patch attends to patches like itself,
+        and the feed-forward layers are left out; the first path runs as usual and feeds the values.
+        """
+        tokens = self._embed(batch.to(self.device))
+        blocks = self.visual.trunk.blocks if hasattr(self.visual, "trunk") else self.visual.transformer.resblocks
+        if not 1 <= layers <= len(blocks):
+            raise ValueError(f"{layers} layers of value attention do not fit {len(blocks)} blocks")
+        second = None
+        for i, block in enumerate(blocks):
+            if i >= len(blocks) - layers:
+                second = (tokens if second is None else second) + self._value_attention(block, tokens)
+            tokens = block(tokens)
+        norm = self.visual.trunk.norm if hasattr(self.visual, "trunk") else self.visual.ln_post
+        return norm(second)[:, 1:].float().cpu()
+
+    @staticmethod
+    def _value_attention(block, tokens):
+        """softmax(v v') v of one block, in timm's or open_clip's spelling, projected as the block's own attention is."""
+        attention = block.attn
+        timm_like = hasattr(attention, "qkv")
+        x = block.norm1(tokens) if timm_like else block.ln_1(tokens)
+        weight = attention.qkv.weight if timm_like else attention.in_proj_weight
+        bias = attention.qkv.bias if timm_like else attention.in_proj_bias
+        project, scale = (attention.proj, block.ls1) if timm_like else (attention.out_proj, block.ls_1)
+        value = F.linear(x, weight.chunk(3)[2], None if bias is None else bias.chunk(3)[2])
+        value = value.unflatten(-1, (attention.num_heads, -1)).transpose(1, 2)
+        mixed = F.scaled_dot_product_attention(value, value, value)
+        return scale(project(mixed.transpose(1, 2).flatten(2)))
+
+    @torch.no_grad()
     def encode_windows(self, batch, k):
         """Image embeddings of all k x k windows of patches: (batch, windows, dim), L2-normalised.
 
@@ -137,7 +170,7 @@ def load_backbone(name=embedded.NAME, pretrained="embedded", device=None, allow_
 
     Args:
         name: "zsad-mini" (the embedded model) or an open_clip ViT such as "ViT-B-16-plus-240".
-        pretrained: "embedded" for the embedded model, else an open_clip tag ("laion400m_e32") or a weight file.
+        pretrained: "embedded" for the embedded model's own weights, an open_clip tag ("laion400m_e32"), or a weight file.
         device: None picks a GPU where there is one. allow_random: build with random weights, for dry runs.
 
     Raises:
@@ -153,7 +186,7 @@ def load_backbone(name=embedded.NAME, pretrained="embedded", device=None, allow_
             f"backbone '{name}' without pretrained weights would be random, and random weights are refused; name one "
             f"of {embedded.NAME}'s 'embedded' or open_clip.list_pretrained_tags_by_model('{name}')"
         )
-    own = name == embedded.NAME and pretrained == "embedded"
+    own = name == embedded.NAME and pretrained
     middle = (0.5, 0.5, 0.5) if name == embedded.NAME else None  # None: as the weights were trained
     verbosity = transformers.logging.get_verbosity()
     try:
@@ -173,6 +206,6 @@ def load_backbone(name=embedded.NAME, pretrained="embedded", device=None, allow_
         logging.disable(logging.NOTSET)
         transformers.logging.set_verbosity(verbosity)
     if own:
-        embedded.load_weights(model)
+        embedded.load_weights(model, embedded.WEIGHTS if pretrained == "embedded" else pretrained)
     tokenizer = open_clip.get_tokenizer(name)
     return Backbone(model, tokenizer, preprocess, name, pretrained, not pretrained, device)

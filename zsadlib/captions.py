@@ -33,6 +33,13 @@ NAMES = {
     "fruit": ["fruit", "vegetable", "food item"],
     "patterned surface": ["patterned surface", "woven material", "panel"],
     "rough surface": ["rough surface", "stone surface"],
+    "tool": ["tool", "rod", "long metal part", "pin"],
+    "assembly": ["assembly", "device", "set of parts"],
+    "cast surface": ["cast surface", "ground metal surface", "industrial surface", "grey plate"],
+    "material sample": ["material sample", "panel", "board"],
+    "tiled surface": ["tiled surface", "mosaic", "tiles"],
+    "printed label": ["printed label", "print", "sign"],
+    "granules": ["granules", "heap of grains", "pebbles"],
     "photo print": ["photo print", "printed picture"],
 }
 ANYTHING = ["object", "item", "product", "part", "surface", "material", "texture", "workpiece", "thing"]

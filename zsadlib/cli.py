@@ -90,52 +90,86 @@ def study(
 def score(
     paths: Annotated[list[Path], typer.Argument(help="Image files, or folders with images.")],
     category: CategoryOption,
-    out: Annotated[Path, typer.Option(help="CSV to write: path, image_score, error.")],
+    out: Annotated[Path, typer.Option(help="CSV to write: path, image_score, verdict, error.")],
     method: Annotated[str, typer.Option(help="clip-ac, winclip or alfa.")] = "alfa",
     bank: Annotated[
         str | None, typer.Option(help="Prompt bank (default: the profile's, or static if it has none).")
     ] = None,
     profile: ProfileOption = "mini",
     maps: Annotated[Path | None, typer.Option(help="Folder for one heat map (PNG) per image.")] = None,
+    explain: Annotated[
+        Path | None, typer.Option(help="JSON lines to write: the prompts that decided, and where (alfa only).")
+    ] = None,
 ):
     """Score your own images: one row each; a file that cannot be read gets its error in its row, and exit code 1."""
+    import json
+
     import pandas as pd
     from tqdm.auto import tqdm
 
-    from zsadlib import benchmark, plots
+    from zsadlib import benchmark, plots, verdict
     from zsadlib.datasets import load_image
     from zsadlib.files import replacing
 
     files = image_files(paths, maps)
-    if out.is_dir():
-        raise ValueError(f"{out} is a folder; give the name of a CSV file")
+    check_outputs(out, explain)
+    if explain is not None and method != "alfa":
+        raise ValueError(f"--explain needs the prompts of an image, which {method} does not choose; use --method alfa")
     settings, bank_note = with_bank(profile, category, bank)
     backbone = benchmark.profile_backbone(settings)
     detector = benchmark.build_detector(method, settings, backbone).prepare(category)
     if bank_note and method == "alfa":
         typer.echo(f"zsad: {bank_note}", err=True)
     names = map_names(files)
-    rows = []
+    rows, reasons = [], {}
     try:
         for path in tqdm(files, "scoring", unit="image"):
-            row = {"path": str(path), "image_score": None, "error": ""}
+            row = {"path": str(path), "image_score": None, "verdict": "", "error": ""}
             rows.append(row)
             try:
                 image = load_image(path)
             except ValueError as error:
                 row["error"] = str(error)
                 continue
-            image_score, anomaly_map = detector.predict(backbone.preprocess([image]))
+            batch = backbone.preprocess([image])
+            image_score, anomaly_map = detector.predict(batch)
             row["image_score"] = round(float(image_score[0]), 6)
             if maps is not None:
                 plots.save_overlay(image, anomaly_map[0].numpy(), maps / names[path])
+            if explain is not None:
+                reasons[str(path)] = [in_pixels(reason, image.size) for reason in detector.explain(batch)[0]]
     finally:  # a run that is stopped keeps the rows it has
+        scored = [row["image_score"] for row in rows if row["image_score"] is not None]
+        threshold = verdict.THRESHOLDS[settings.threshold](scored) if scored else 0.5
+        for row in rows:
+            if row["image_score"] is not None:
+                row["verdict"] = "abnormal" if row["image_score"] >= threshold else "normal"
         with replacing(out) as temporary:
-            pd.DataFrame(rows, columns=["path", "image_score", "error"]).to_csv(temporary, index=False)
+            pd.DataFrame(rows, columns=["path", "image_score", "verdict", "error"]).to_csv(temporary, index=False)
+        if explain is not None:
+            with replacing(explain) as temporary:
+                lines = [json.dumps(row | {"reasons": reasons.get(row["path"], [])}) for row in rows]
+                temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
     failed = sum(bool(r["error"]) for r in rows)
     typer.echo(f"{len(rows) - failed} images scored, {failed} failed; see {out}")
     if failed:
         raise typer.Exit(1)
+
+
+def check_outputs(*files):
+    """Refuse, before any work, an output file that is a folder."""
+    for file in files:
+        if file is not None and file.is_dir():
+            raise ValueError(f"{file} is a folder; give the name of a file to write")
+
+
+def in_pixels(reason, size):
+    """A reason for JSON: its map shrunk to the place of its maximum, in pixels of the image (width, height)."""
+    where = reason.pop("map")
+    row, column = divmod(int(where.argmax()), where.shape[1])
+    x, y = (int((at + 0.5) * side / n) for at, side, n in zip((column, row), size, where.shape[::-1], strict=True))
+    rounded = {key: round(value, 4) if isinstance(value, float) else value for key, value in reason.items()}
+    return rounded | {"where": {"x": x, "y": y, "score": round(float(where.max()), 4)}}
 
 
 def map_names(files):
@@ -185,6 +219,7 @@ def evaluate(
     from zsadlib.datasets import read_category
     from zsadlib.files import replacing
 
+    check_outputs(out)
     data = read_category(root, category)
     settings, bank_note = with_bank(profile, category, bank)
     if bank_note and "alfa" in methods:

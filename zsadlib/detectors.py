@@ -120,3 +120,39 @@ class Alfa:
             memory = self.memory(encoded.patches)
             patches, image_score = (patches + memory) / 2, (image_score + memory.amax(1)) / 2
         return image_score, to_map(patches, self.map_size)
+
+    def explain(self, batch, top=3):
+        """The prompts that decided each image's verdict, each with its own map. (This project's reading of "in words".)
+
+        A prompt is judged alone against the other side's adapted embedding: its map says *where* this sentence, rather than
+        the whole side, sees something abnormal.
+
+        Args:
+            batch: preprocessed images. top: prompts per image, from the side that won (abnormal where the score is at
+                least 0.5), largest weight first.
+
+        Returns:
+            per image a list of dicts: side, prompt, weight in [0, 1], score (P(abnormal) by this prompt alone), map
+            (map_size, map_size) in [0, 1].
+        """
+        encoded = self.backbone.encode(batch)
+        weights = dict(
+            zip(("normal", "abnormal"), scoring.READINGS[self.reading](encoded.image, self.ensemble), strict=True)
+        )
+        text = dict(zip(weights, scoring.adapt(encoded.image, self.ensemble, self.reading), strict=True))
+        image_scores, places = scoring.anomaly_score(encoded.image, *text.values()), self.place(encoded.patches)
+        prompts = {"normal": self.ensemble.normal, "abnormal": self.ensemble.abnormal}
+        vectors = {"normal": self.ensemble.t_normal, "abnormal": self.ensemble.t_abnormal}
+        reasons = []
+        for i, score in enumerate(image_scores):
+            side = "abnormal" if score >= 0.5 else "normal"
+            chosen = weights[side][i].topk(min(top, len(prompts[side]))).indices.tolist()
+            reasons.append([])
+            for j in chosen:
+                alone = {"normal": text["normal"][i : i + 1], "abnormal": text["abnormal"][i : i + 1]}
+                alone[side] = vectors[side][j : j + 1]
+                where = to_map(scoring.anomaly_score(places[i : i + 1], *alone.values()), self.map_size)[0]
+                own = scoring.anomaly_score(encoded.image[i : i + 1], *alone.values())
+                found = {"side": side, "prompt": prompts[side][j], "weight": float(weights[side][i, j])}
+                reasons[-1].append(found | {"score": float(own), "map": where.numpy()})
+        return reasons

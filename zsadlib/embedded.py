@@ -1,6 +1,6 @@
 """The embedded vision-language model: small enough to live in the repository, a CLIP in every respect that matters here.
 
-The vision tower is a hybrid ViT (EfficientNet-Lite0 stem, four transformer blocks, class token), the text tower the
+The vision tower is a hybrid ViT (convolutional stem, four transformer blocks, class token), the text tower the
 MiniLM sentence encoder of an installed package plus one linear layer. ``register`` makes it a model that open_clip
 knows by name; nothing else in the library is special about it. Architecture and training are this project's own.
 """
@@ -20,6 +20,7 @@ import torch
 from safetensors.torch import load_file
 from timm.layers import HybridEmbed
 from timm.models import VisionTransformer, register_model
+from timm.models.resnet import BasicBlock
 from torch import nn
 from torch.nn import functional as F
 
@@ -28,34 +29,55 @@ from zsadlib.files import replacing
 NAME = "zsad-mini"
 WEIGHTS = Path(__file__).parent / "weights" / f"{NAME}.safetensors"
 IMAGE_SIZE, GRID, WIDTH, DEPTH, HEADS, EMBED_DIM = 120, 15, 192, 4, 3, 256
-STEM_CHANNELS = 4 * 24 + 40 + 112
+PRETRAINED_CHANNELS, FINE_CHANNELS = 4 * 24 + 40 + 112, 128
+
+
+class Fine(nn.Sequential):
+    """A small residual network trained from scratch: (batch, 3, 120, 120) -> (batch, 128, 15, 15), for faint marks.
+
+    Dense convolutions: a fifth of the pretrained part's cost where it can train.
+    """
+
+    def __init__(self, width=32):
+        def block(inputs, outputs, stride=2):
+            skip = nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs))
+            return BasicBlock(inputs, outputs, stride, skip)
+
+        entry = [nn.Conv2d(3, width, 4, 2, 1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+        super().__init__(*entry, block(width, 2 * width), block(2 * width, 4 * width), block(4 * width, 4 * width, 1))
 
 
 class Stem(nn.Module):
-    """The first five stages of EfficientNet-Lite0 as one feature map (batch, 248, 15, 15) of a 120-pixel image.
+    """One feature map (batch, 376, 15, 15) of a 120-pixel image: ImageNet features and fine ones trained from scratch.
 
-    Stride 4 (24 channels, folded 2 x 2 into 96), stride 8 (40) and stride 16 (112, up-sampled) are concatenated and
-    standardised per channel: fine marks live in the first, the kind of surface in the last.
+    ``pretrained`` is the first five stages of EfficientNet-Lite0, frozen: stride 4 (24 channels, folded 2 x 2 into 96),
+    stride 8 (40) and stride 16 (112, up-sampled), standardised per channel. ``fine`` is trained with the rest.
     """
 
-    num_features = STEM_CHANNELS
+    num_features = PRETRAINED_CHANNELS + FINE_CHANNELS
 
     def __init__(self):
         super().__init__()
         lite0 = timm.create_model("tf_efficientnet_lite0", pretrained=False)
         self.entry = nn.Sequential(lite0.conv_stem, lite0.bn1)
         self.blocks = lite0.blocks[:5]
-        self.register_buffer("mean", torch.zeros(1, STEM_CHANNELS, 1, 1))
-        self.register_buffer("std", torch.ones(1, STEM_CHANNELS, 1, 1))
+        self.fine = Fine()
+        self.register_buffer("mean", torch.zeros(1, PRETRAINED_CHANNELS, 1, 1))
+        self.register_buffer("std", torch.ones(1, PRETRAINED_CHANNELS, 1, 1))
 
-    def forward(self, x):
-        x = self.entry(x.contiguous(memory_format=torch.channels_last))  # depthwise layers are far faster that way
+    def pretrained(self, x):
+        """ImageNet features (batch, 248, 15, 15), standardised."""
+        x = self.entry(x)
         fine = self.blocks[1](self.blocks[0](x))
         middle = self.blocks[2](fine)
         coarse = self.blocks[4](self.blocks[3](middle))
         fine = F.pixel_unshuffle(fine, 2)
         coarse = F.interpolate(coarse, size=middle.shape[-2:], mode="bilinear", align_corners=False)
         return (torch.cat([fine, middle, coarse], 1) - self.mean) / self.std
+
+    def forward(self, x):
+        x = x.contiguous(memory_format=torch.channels_last)  # depthwise layers are far faster that way
+        return torch.cat([self.pretrained(x), self.fine(x)], 1)
 
 
 @register_model

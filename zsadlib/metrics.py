@@ -112,31 +112,3 @@ def pixel_metrics(masks, maps):
     """pixel_auroc, pixel_ap, pixel_f1max and pixel_aupro of maps (n, size, size) against masks of the same shape."""
     values = {f"pixel_{name}": value for name, value in binary_metrics(masks, maps).items()}
     return values | {"pixel_aupro": aupro(masks, maps)}
-
-
-def mean_auroc_interval(labels, scores, n=400, seed=0, level=0.95):
-    """Mean image AUROC over categories and its percentile bootstrap interval over images.
-
-    Args:
-        labels, scores: one array (images,) per category. n: resamples; images are drawn within each category and class.
-
-    Returns:
-        low, value, high, all in [0, 1].
-    """
-    rng = np.random.default_rng(seed)
-    sides = [
-        (np.asarray(s)[np.asarray(y) == 0], np.asarray(s)[np.asarray(y) == 1])
-        for y, s in zip(labels, scores, strict=True)
-    ]
-
-    def mean(draw):
-        values = []
-        for normal, abnormal in sides:
-            normal, abnormal = np.sort(draw(normal)), draw(abnormal)
-            below = np.searchsorted(normal, abnormal, "left") + np.searchsorted(normal, abnormal, "right")
-            values.append(below.mean() / (2 * normal.size))
-        return float(np.mean(values))
-
-    tail = (1 - level) / 2
-    low, high = np.quantile([mean(lambda side: rng.choice(side, side.size)) for _ in range(n)], [tail, 1 - tail])
-    return float(low), mean(lambda side: side), float(high)

@@ -1,5 +1,7 @@
 """Figures. Every function draws on matplotlib axes and returns the figure; one heat-map scale serves all images shown."""
 
+import textwrap
+
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
@@ -144,6 +146,103 @@ def bars(table, x, y, hue, ylabel, figsize=(8, 3.2), limits=(0, 100)):
     plot.set_ylabel(ylabel)
     plot.set_xlabel("")
     sns.move_legend(plot, "upper left", bbox_to_anchor=(1, 1), title=None)
+    return _finished(figure)
+
+
+def gains(table, label, xlabel, width=6.5):
+    """Differences with their intervals, one row each (a forest plot), in points.
+
+    Args:
+        table: columns gain, low, high (in [0, 1]), up, of (as from ``bootstrap.difference``) and ``label``.
+    """
+    figure, plot = plt.subplots(figsize=(width, 0.9 + 0.27 * len(table)))
+    place = np.arange(len(table))[::-1]
+    sure = (table.low > 0) | (table.high < 0)
+    colours = np.where(~sure, "0.55", np.where(table.gain > 0, SIDES["normal"], SIDES["abnormal"]))
+    for y, row, shade in zip(place, table.itertuples(), colours, strict=True):
+        plot.plot([100 * row.low, 100 * row.high], [y, y], color=shade, lw=2)
+        plot.plot(100 * row.gain, y, "o", color=shade, ms=5)
+        plot.annotate(f"{row.up}/{row.of}", (1.01, y), xycoords=("axes fraction", "data"), fontsize=8, va="center")
+    plot.axvline(0, color="0.3", lw=1)
+    plot.set_yticks(place, table[label])
+    plot.set_ylim(-0.7, len(table) - 0.3)
+    plot.set_xlabel(xlabel)
+    plot.set_title("right margin: categories with a gain", fontsize=8, loc="right")
+    return _finished(figure)
+
+
+def curves(table, x, hue, ylabel, y="value", panels=False, width=3.2):
+    """Values (in [0, 1], shown in per cent) over a knob on a logarithmic axis: one line per ``hue``, or one panel each."""
+    groups = list(table.groupby(hue, sort=False))
+    count = len(groups) if panels else 1
+    figure, axes = plt.subplots(1, count, figsize=(width * max(count, 1.6), 2.6), squeeze=False, sharey=True)
+    for i, (name, group) in enumerate(groups):
+        plot = axes[0, i if panels else 0]
+        plot.plot(group[x], 100 * group[y], "o-", ms=4, label=name)
+        plot.set_xscale("log")
+        plot.set_xticks(group[x], [f"{v:g}" for v in group[x]], fontsize=8)
+        plot.minorticks_off()
+        plot.set_xlabel(name if panels else x)
+    axes[0, 0].set_ylabel(ylabel)
+    if not panels:
+        axes[0, 0].legend()
+    return _finished(figure)
+
+
+def reasons(images, titles, explained, masks, width=1.9):
+    """Images beside the prompts that decided their verdict, each prompt with its own map; one colour scale for all.
+
+    Args:
+        images: PIL images. titles: one per image. explained: per image a list of dicts with prompt, side, weight, score
+            and map, as from ``Alfa.explain``. masks: (images, size, size) bool; outlined in white.
+    """
+    columns = max(map(len, explained))
+    figure, axes = plt.subplots(
+        len(images), columns + 1, figsize=((columns + 1) * width + 0.6, len(images) * (width + 0.45)), squeeze=False
+    )
+    for axis in axes.ravel():
+        axis.axis("off")
+    for row, (image, title, found, mask) in enumerate(zip(images, titles, explained, masks, strict=True)):
+        picture = _square(image, mask.shape[-1])
+        axes[row, 0].imshow(picture)
+        axes[row, 0].set_title(title, fontsize=8)
+        for axis, reason in zip(axes[row, 1:], found, strict=False):
+            axis.imshow(picture.mean(2), cmap="gray", vmin=0, vmax=255)
+            shown = axis.imshow(reason["map"], cmap="turbo", alpha=0.6, vmin=0, vmax=1)
+            if mask.any():
+                axis.contour(mask, [0.5], colors="white", linewidths=1)
+            words = textwrap.fill(reason["prompt"], 28)
+            axis.set_title(f"{words}\n{reason['side']}, weight {reason['weight']:.2f}", fontsize=7)
+    figure.colorbar(shown, ax=axes, shrink=0.6, label="P(abnormal) by this prompt")
+    return _finished(figure)
+
+
+def differences(table, label, limit=15):
+    """A table of signed differences in points as a coloured grid, rows and columns as in ``table``."""
+    figure, plot = plt.subplots(figsize=(1.6 + 0.85 * table.shape[1], 0.7 + 0.27 * len(table)))
+    sns.heatmap(
+        table, cmap="RdBu", vmin=-limit, vmax=limit, annot=True, fmt="+.1f", annot_kws={"size": 8}, ax=plot,
+        cbar_kws={"label": label},
+    )  # fmt: skip
+    plot.set(xlabel="", ylabel="")
+    return _finished(figure)
+
+
+def reliability_diagram(curves, width=3.4):
+    """Observed share of defects over the mean score, one panel each; the diagonal is a calibrated score.
+
+    Args:
+        curves: dict of title -> (predicted, observed, number), as from ``verdict.reliability``.
+    """
+    figure, axes = plt.subplots(1, len(curves), figsize=(width * len(curves), width), squeeze=False, sharey=True)
+    for plot, (title, (predicted, observed, number)) in zip(axes[0], curves.items(), strict=True):
+        used = number > 0
+        plot.plot([0, 1], [0, 1], color="0.5", lw=1, ls="--")
+        plot.plot(predicted[used], observed[used], "-", color=SIDES["normal"], lw=1)
+        plot.scatter(predicted[used], observed[used], s=8 + 250 * number[used] / number.sum(), color=SIDES["normal"])
+        plot.set(xlim=(-0.03, 1.03), ylim=(-0.03, 1.03), xlabel="mean image score", aspect="equal")
+        plot.set_title(title, fontsize=9)
+    axes[0, 0].set_ylabel("observed share of defects")
     return _finished(figure)
 
 

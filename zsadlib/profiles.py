@@ -19,7 +19,8 @@ class Profile(BaseModel):
     methods: tuple[Literal["clip-ac", "winclip", "alfa"], ...] = Field(min_length=1)
     bank: str
     static: bool
-    reading: Literal["mean", "overlap", "anchor", "salience"]
+    reading: Literal["mean", "overlap", "anchor", "top_half", "salience", "margin", "typical"]
+    threshold: Literal["half", "otsu", "mixture"]
     aligner_window: int = Field(ge=1, le=8)
     window_sizes: tuple[int, ...] = Field(min_length=1)
     map_size: int = Field(ge=16, le=2048)

@@ -1,7 +1,7 @@
 """Which prompts count for an image: contextual scoring, the run-time prompt adaptation of ALFA.
 
 The paper states the idea (an image's similarity to every prompt decides which prompts count, so that cross-semantic
-ambiguity is removed); the formulas below are *reconstructions*, four readings of it behind one interface: a reading takes
+ambiguity is removed); the formulas below are *reconstructions*, readings of it behind one interface: a reading takes
 image embeddings and a prompt ensemble and returns weights over the prompts of each side.
 """
 
@@ -121,7 +121,38 @@ def salience(image, ensemble, temperature=SALIENCE_TEMPERATURE):
     return tuple(weights)
 
 
-READINGS = {f.__name__: f for f in (mean, overlap, anchor, salience)}
+def top_half(image, ensemble):
+    """After ``anchor``, keep per image the more similar half of what is left of each side. (Reconstruction.)"""
+    weights = []
+    for kept, t in zip(anchor(image, ensemble), (ensemble.t_normal, ensemble.t_abnormal), strict=True):
+        s = (image @ t.T).masked_fill(kept == 0, -2)
+        middle = s.sort(1, descending=True).values.gather(1, (((kept > 0).sum(1) + 1) // 2 - 1)[:, None])
+        weights.append(_keep((s >= middle) & (kept > 0), s))
+    return tuple(weights)
+
+
+def margin(image, ensemble, temperature=SALIENCE_TEMPERATURE):
+    """Weigh each prompt by how much the image prefers it to the most similar sentence of the other side.
+
+    softmax of (similarity - similarity of the nearest opposite prompt) / temperature within each side: a prompt that says
+    nearly what the other side says cannot win. Needs no static axis. (This project's own.)
+    """
+    alike = ensemble.t_normal @ ensemble.t_abnormal.T
+    s_normal, s_abnormal = image @ ensemble.t_normal.T, image @ ensemble.t_abnormal.T
+    over_normal, over_abnormal = s_abnormal[:, alike.argmax(1)], s_normal[:, alike.argmax(0)]
+    return tuple(((s - o) / temperature).softmax(1) for s, o in ((s_normal, over_normal), (s_abnormal, over_abnormal)))
+
+
+def typical(image, ensemble, temperature=SALIENCE_TEMPERATURE):
+    """``anchor`` made soft: weigh prompts by softmax(distance on their own side of the axis / temperature). Image-independent.
+
+    (This project's own: what remains of ``salience`` when the image has no say.)
+    """
+    sides = -ensemble.side(ensemble.t_normal), ensemble.side(ensemble.t_abnormal)
+    return tuple((side / temperature).softmax(0).expand(len(image), -1) for side in sides)
+
+
+READINGS = {f.__name__: f for f in (mean, overlap, anchor, top_half, salience, margin, typical)}
 
 
 def adapt(image, ensemble, reading="mean"):

@@ -1,13 +1,13 @@
 """How the embedded model was made: CLIP's recipe at toy scale, on the training categories of MiniAD only.
 
 Global image-text contrast and nothing else: neither masks nor patch labels enter the loss, so the patch tokens stay as
-unaligned with language as CLIP's are. ``python -m zsadlib.training`` draws the pictures, computes the features of the
-frozen stem once, trains, and writes the weights; each stage is saved under ``--work`` and a stopped run continues.
+unaligned with language as CLIP's are. (The place of a defect is used once: a photograph is framed so that the defect
+its caption names is in it.) The notebook ``appendix/A1_train_the_embedded_model`` tells the story and runs ``train``.
 """
 
-import argparse
 import hashlib
 import inspect
+import json
 import math
 import time
 from pathlib import Path
@@ -15,6 +15,7 @@ from pathlib import Path
 import joblib
 import numpy as np
 import open_clip
+import pandas as pd
 import torch
 from PIL import Image
 from safetensors.torch import save_file
@@ -29,20 +30,24 @@ from zsadlib.backbones import load_backbone
 from zsadlib.benchmark import EMBEDDED_ALIGNER, batches
 from zsadlib.datasets import load_miniad
 from zsadlib.files import replacing, sha256
+from zsadlib.miniad.anything import DESIGNS
 from zsadlib.miniad.defects import KINDS, Invisible, damage
 from zsadlib.miniad.drawing import noise
 
-DEFECTS_PER_DRAWING = 2
-ANYTHING = 6  # the last training categories are new designs on every draw: 60 % of the drawings
+GROUPS, STEPS, COARSE_STEPS = 16000, 2250, 1500  # drawings, optimiser steps, and how many of them on the coarse grid
+GROUP = 4  # photographs of one drawing: the first half intact, the second half damaged
+RANDOM_DESIGNS = 0.65  # share of drawings that are a new design (the last training categories)
 COARSE = 8  # token grid of the first steps: 3.5 times cheaper than 15 x 15
 STATES = ["good", *KINDS]
+PARTS = ("images", "labels", "features", "statistics")
 
 
 def photograph_wildly(rng, image, mask):
     """Camera variety beyond MiniAD's own: framing, aspect, grey film, hard light, blur. Returns (120, 120, 3) uint8."""
     size = image.shape[0]
     for _ in range(10):
-        height, width = (int(size * min(1.0, rng.uniform(0.55, 1.25))) for _ in range(2))
+        side = rng.uniform(0.45, 1.3)
+        height, width = (int(size * min(1.0, side * rng.uniform(0.85, 1.15))) for _ in range(2))
         top, left = rng.integers(0, size - height + 1), rng.integers(0, size - width + 1)
         window = slice(top, top + height), slice(left, left + width)
         if mask[window].sum() >= 0.6 * mask.sum():
@@ -50,7 +55,7 @@ def photograph_wildly(rng, image, mask):
     else:
         window = slice(None), slice(None)
     image = miniad.photograph_it(rng, image)
-    if rng.random() < 0.3:
+    if rng.random() < 0.35:
         image = np.repeat(image @ np.float32([0.3, 0.6, 0.1])[:, None], 3, 2)
     if rng.random() < 0.4:
         image = image * np.clip(1 + rng.uniform(0, 0.35) * noise(rng, size, 0.35), 0.2, 2)[..., None]
@@ -66,16 +71,15 @@ def photograph_wildly(rng, image, mask):
 
 
 def draw_group(seed, index):
-    """One drawing, photographed intact and with ``DEFECTS_PER_DRAWING`` defects: images and (category, state) labels."""
+    """One drawing, photographed intact and with different defects: ``GROUP`` images and (category, state) labels."""
     rng = miniad.generator("training", seed, index)
     names = miniad.split_names("training")
-    known = len(names) - ANYTHING
-    number = int(rng.integers(known) if rng.random() < 0.4 else known + rng.integers(ANYTHING))
-    category = names[number]
-    base, where = miniad.CATEGORIES[category](rng, int(rng.choice([128, 160, 192])))
-    images = [photograph_wildly(rng, base, np.zeros(where.shape, bool))]
-    labels = [(number, 0)]
-    while len(images) <= DEFECTS_PER_DRAWING:
+    known = len(names) - len(DESIGNS)
+    number = int(known + rng.integers(len(DESIGNS)) if rng.random() < RANDOM_DESIGNS else rng.integers(known))
+    base, where = miniad.CATEGORIES[names[number]](rng, int(rng.choice([128, 160, 192, 224])))
+    images = [photograph_wildly(rng, base, np.zeros(where.shape, bool)) for _ in range(GROUP // 2)]
+    labels = [(number, 0)] * len(images)
+    while len(images) < GROUP:
         state = int(rng.integers(1, len(STATES)))
         try:
             changed, mask = damage(rng, base, where, STATES[state], rng.uniform(0, 1))
@@ -86,11 +90,17 @@ def draw_group(seed, index):
     return images, labels
 
 
-def draw_images(groups, seed):
-    """All training images (n, 120, 120, 3) uint8 and their labels (n, 2): category and state numbers."""
+def draw_images(groups, seed, out):
+    """Draw the training images into the array file ``out``, (n, 120, 120, 3) uint8; returns labels (n, 2): category, state."""
     jobs = (joblib.delayed(draw_group)(seed, i) for i in range(groups))
-    parts = list(tqdm(joblib.Parallel(n_jobs=-1, batch_size=64, return_as="generator")(jobs), "drawing", groups))
-    return np.stack([i for p in parts for i in p[0]]), np.array([label for p in parts for label in p[1]])
+    shape = (groups * GROUP, embedded.IMAGE_SIZE, embedded.IMAGE_SIZE, 3)
+    images = np.lib.format.open_memmap(out, "w+", np.uint8, shape)
+    labels = np.zeros((len(images), 2), np.int64)
+    parts = joblib.Parallel(n_jobs=-1, batch_size=64, return_as="generator")(jobs)
+    for i, (drawn, named) in enumerate(tqdm(parts, "drawing", groups, mininterval=10)):
+        images[i * GROUP : (i + 1) * GROUP], labels[i * GROUP : (i + 1) * GROUP] = drawn, named
+    images.flush()
+    return labels
 
 
 def load_stem(stem):
@@ -106,15 +116,44 @@ def load_stem(stem):
     stem.blocks.load_state_dict(full.blocks[:5].state_dict())
 
 
+def pixels(images):
+    """uint8 images (n, 120, 120, 3) as the model's input (n, 3, 120, 120)."""
+    return torch.from_numpy(np.ascontiguousarray(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
+
+
 @torch.no_grad()
-def stem_features(stem, images):
-    """Features (n, 248, 15, 15) float16 of the frozen stem, and their per-channel mean and standard deviation."""
-    features = torch.empty(len(images), embedded.STEM_CHANNELS, embedded.GRID, embedded.GRID, dtype=torch.float16)
-    for start in tqdm(range(0, len(images), 64), "stem features"):
-        batch = torch.from_numpy(images[start : start + 64]).permute(0, 3, 1, 2).float() / 127.5 - 1
-        features[start : start + 64] = stem(batch).half()
-    sample = features[:: max(1, len(features) // 4000)].float()
-    return features, sample.mean((0, 2, 3)).view(1, -1, 1, 1), sample.std((0, 2, 3)).view(1, -1, 1, 1)
+def pretrained_features(stem, images, out):
+    """Fix the stem's standardisation on a sample, then write its frozen features (n, 248, 15, 15) float16 to ``out``."""
+    sample = torch.cat([stem.pretrained(pixels(images[i : i + 64])) for i in range(0, len(images), len(images) // 40)])
+    stem.mean.copy_(sample.mean((0, 2, 3), keepdim=True))
+    stem.std.copy_(sample.std((0, 2, 3), keepdim=True))
+    shape = (len(images), embedded.PRETRAINED_CHANNELS, embedded.GRID, embedded.GRID)
+    features = np.lib.format.open_memmap(out, "w+", np.float16, shape)
+    for start in tqdm(range(0, len(images), 64), "stem features", mininterval=10):
+        features[start : start + 64] = stem.pretrained(pixels(images[start : start + 64])).numpy()
+    features.flush()
+
+
+def prepare(work, groups, seed, stem):
+    """Images, frozen features and labels of the training set, made once and kept under ``work``."""
+    source = inspect.getsource(draw_group) + inspect.getsource(photograph_wildly) + miniad.source_hash()
+    recipe = f"{groups} drawings, seed {seed}, source {hashlib.sha256(source.encode()).hexdigest()[:12]}"
+    names = {part: work / f"{part}-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}.npy" for part in PARTS}
+    if not names["labels"].is_file():
+        with replacing(names["images"]) as temporary:
+            labels = draw_images(groups, seed, temporary)
+        with replacing(names["labels"]) as temporary, open(temporary, "wb") as file:
+            np.save(file, labels)
+    images = np.load(names["images"], mmap_mode="r")
+    if not names["statistics"].is_file():
+        with replacing(names["features"]) as temporary:
+            pretrained_features(stem, images, temporary)
+        with replacing(names["statistics"]) as temporary, open(temporary, "wb") as file:
+            np.save(file, torch.stack([stem.mean, stem.std]).numpy())
+    mean, std = torch.from_numpy(np.load(names["statistics"]))
+    stem.mean.copy_(mean)
+    stem.std.copy_(std)
+    return recipe, images, np.load(names["features"], mmap_mode="r"), torch.from_numpy(np.load(names["labels"]))
 
 
 class Sentences:
@@ -160,7 +199,8 @@ def contrastive_loss(image, text, scale, labels, states):
 
     Args:
         image: (batch, dim), text: (objects * states, dim), both L2-normalised. scale: logit scale.
-        labels: (batch, 2) category and state. states: captions per object; the last is the general "damaged".
+        labels: (batch, 2) category and state; every ``GROUP`` rows show one drawing.
+        states: captions per object; the last is the general "damaged".
     """
     category, state = labels.unbind(1)
     objects = len(text) // states
@@ -182,98 +222,116 @@ def contrastive_loss(image, text, scale, labels, states):
     verdict = cross_entropy(logits, (positive.bool() & side).float(), side)
     used = positive.sum(0) > 0
     to_image = cross_entropy(logits.T[used], positive.T[used])
-    return to_text + to_image + within + verdict
+    # of the photographs of one drawing, "damaged" must fit the damaged ones better than the intact ones
+    own = torch.arange(len(image)), category * states
+    lean = (logits[own[0], own[1] + states - 1] - logits[own[0], own[1]]).unflatten(0, (-1, GROUP))
+    intact, damaged = lean[:, : GROUP // 2], lean[:, GROUP // 2 :]
+    pairs = F.softplus(intact[:, :, None] - damaged[:, None]).mean()
+    return to_text + to_image + within + verdict + pairs
 
 
-def embed_features(visual, x):
-    """Global embeddings (batch, dim) from stem features (batch, 248, g, g), at the full grid or a coarser one."""
-    trunk, grid = visual.trunk, x.shape[-2:]
-    position = resample_abs_pos_embed(trunk.pos_embed, grid, (embedded.GRID, embedded.GRID), num_prefix_tokens=1)
+def embed_features(visual, images, pretrained, grid):
+    """Global embeddings (batch, dim) from pixels and frozen features, with a ``grid`` x ``grid`` of tokens (15 or fewer)."""
+    trunk = visual.trunk
+    fine = trunk.patch_embed.backbone.fine(images.contiguous(memory_format=torch.channels_last))
+    x = F.adaptive_avg_pool2d(torch.cat([pretrained, fine], 1), grid)
+    full = (embedded.GRID, embedded.GRID)
+    position = resample_abs_pos_embed(trunk.pos_embed, (grid, grid), full, num_prefix_tokens=1)
     tokens = trunk.patch_embed.proj(x).flatten(2).transpose(1, 2)
     tokens = torch.cat([trunk.cls_token.expand(len(x), -1, -1), tokens], 1) + position
     return visual.head(trunk.norm(trunk.blocks(tokens))[:, 0])
 
 
-def train(work, groups, steps, coarse_steps, batch, rate, seed, out):
+def build(work):
+    """The untrained model with its pretrained parts, its tokenizer, and the parts that stay frozen."""
+    embedded.register(work)
+    model = open_clip.create_model(embedded.NAME)
+    stem = model.visual.trunk.patch_embed.backbone
+    load_stem(stem)
+    frozen = (stem.entry, stem.blocks, model.text.transformer)
+    for parameter in (p for part in frozen for p in part.parameters()):
+        parameter.requires_grad_(False)
+    return model, open_clip.get_tokenizer(embedded.NAME), frozen
+
+
+def make_optimizer(model, rate):
+    """AdamW; biases, norms and positions without weight decay."""
+    trained = [p for p in model.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": 0.05},
+        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98))
+
+
+def train(work, out, groups=GROUPS, steps=STEPS, coarse_steps=COARSE_STEPS, batch=192, rate=1e-3, seed=0, every=100):
+    """Train the embedded model and write its weights to ``out``. A stopped run continues where it was saved.
+
+    Args:
+        work: folder of the training set and checkpoints. groups: drawings, of ``GROUP`` photographs each.
+        steps, coarse_steps: optimiser steps in all, and the first ones on the coarse token grid. batch: images a step.
+        rate: peak learning rate (warm-up, then cosine). every: steps between checkpoints.
+
+    Returns:
+        DataFrame with one row per step: step, loss, seconds (since the start of the run that made it).
+    """
     work = Path(work)
     work.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(seed)
-    embedded.register(work)
-    model = open_clip.create_model(embedded.NAME)
-    tokenizer = open_clip.get_tokenizer(embedded.NAME)
-    trunk = model.visual.trunk
-    stem = trunk.patch_embed.backbone
-    load_stem(stem)
+    model, tokenizer, frozen = build(work)
     model.eval()
-
-    source = inspect.getsource(draw_group) + inspect.getsource(photograph_wildly) + miniad.source_hash()
-    recipe = f"{groups} drawings, seed {seed}, source {hashlib.sha256(source.encode()).hexdigest()[:12]}"
-    cache = work / f"features-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}.pt"
-    if cache.is_file():
-        features, mean, std, labels = torch.load(cache, weights_only=True, mmap=True)
-    else:
-        images, labels = draw_images(groups, seed)
-        Image.fromarray(
-            np.concatenate([np.concatenate(list(r), 1) for r in images[:120].reshape(8, 15, 120, 120, 3)])
-        ).save(work / "sample.png")
-        features, mean, std = stem_features(stem, images)
-        labels = torch.from_numpy(labels)
-        with replacing(cache) as temporary:
-            torch.save((features, mean, std, labels), temporary)
-    stem.mean.copy_(mean)
-    stem.std.copy_(std)
-    sentences = Sentences(model, tokenizer)
-
-    for parameter in [*stem.parameters(), *model.text.transformer.parameters()]:
-        parameter.requires_grad_(False)
-    groups_of_parameters = [
-        {"params": [p for p in model.parameters() if p.requires_grad and p.ndim >= 2], "weight_decay": 0.05},
-        {"params": [p for p in model.parameters() if p.requires_grad and p.ndim < 2], "weight_decay": 0.0},
-    ]
-    optimizer = torch.optim.AdamW(groups_of_parameters, lr=rate, betas=(0.9, 0.98))
-    checkpoint, first = work / "checkpoint.pt", 0
-    if checkpoint.is_file():
-        saved = torch.load(checkpoint, weights_only=True)
-        if saved["recipe"] == recipe and saved["steps"] == steps:
-            model.load_state_dict(saved["model"], strict=False)
-            optimizer.load_state_dict(saved["optimizer"])
-            first = saved["step"]
+    recipe, images, features, labels = prepare(work, groups, seed, model.visual.trunk.patch_embed.backbone)
+    optimizer, checkpoint = make_optimizer(model, rate), work / "checkpoint.pt"
+    settings = {"recipe": recipe, "steps": steps, "coarse_steps": coarse_steps, "batch": batch, "rate": rate}
+    history = load_checkpoint(checkpoint, settings, model, optimizer)
+    sentences = Sentences(model, tokenizer) if len(history) < steps else None
     model.train()
-    stem.eval()
-    model.text.transformer.eval()
-    log, began = [], time.time()
-    per_batch = batch // (1 + DEFECTS_PER_DRAWING)
-    for step in range(first, steps):
+    for part in frozen:
+        part.eval()
+    began = time.time()
+    for step in tqdm(range(len(history), steps), "training", initial=len(history), total=steps, mininterval=10):
         rng = np.random.default_rng([seed, step])
-        lr = rate * min(1, (step + 1) / 50) * 0.5 * (1 + math.cos(math.pi * step / steps)) + 1e-6
         for group in optimizer.param_groups:
-            group["lr"] = lr
-        drawn = rng.choice(len(labels) // (1 + DEFECTS_PER_DRAWING), per_batch, replace=False)
-        rows = (drawn[:, None] * (1 + DEFECTS_PER_DRAWING) + np.arange(1 + DEFECTS_PER_DRAWING)).ravel()
-        x = ((features[rows].float() - mean) / std).to(torch.bfloat16)
+            group["lr"] = rate * min(1, (step + 1) / 50) * 0.5 * (1 + math.cos(math.pi * step / steps)) + 1e-6
+        drawn = np.sort(rng.choice(len(labels) // GROUP, batch // GROUP, replace=False))
+        rows = (drawn[:, None] * GROUP + np.arange(GROUP)).ravel()
+        frozen_part = torch.from_numpy(features[rows]).to(torch.bfloat16)
         with torch.autocast("cpu", torch.bfloat16):
-            x = F.adaptive_avg_pool2d(x, COARSE) if step < coarse_steps else x
-            image = F.normalize(embed_features(model.visual, x).float(), dim=-1)
-            text = F.normalize(model.text.proj(sentences.draw(rng)).float(), dim=-1)
+            grid = COARSE if step < coarse_steps else embedded.GRID
+            image = embed_features(model.visual, pixels(images[rows]), frozen_part, grid)
+            text = model.text.proj(sentences.draw(rng))
+        image, text = F.normalize(image.float(), dim=-1), F.normalize(text.float(), dim=-1)
         scale = model.logit_scale.exp().clamp(max=100)
         loss = contrastive_loss(image, text, scale, labels[rows], sentences.states)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
-        log.append(float(loss.detach()))
-        if (step + 1) % 25 == 0:
-            pace = (time.time() - began) / (step + 1 - first)
-            print(f"step {step + 1}/{steps} loss {np.mean(log[-25:]):.3f} {pace:.2f} s/step", flush=True)
-        if (step + 1) % 200 == 0 or step + 1 == steps:
-            trained = {k: v for k, v in model.state_dict().items() if not k.startswith("text.transformer.")}
-            progress = {"recipe": recipe, "steps": steps, "step": step + 1}
-            state = progress | {"model": trained, "optimizer": optimizer.state_dict()}
+        history.append({"step": step + 1, "loss": float(loss.detach()), "seconds": round(time.time() - began, 1)})
+        if (step + 1) % every == 0 or step + 1 == steps:
+            state = {"model": trained_part(model), "optimizer": optimizer.state_dict(), "history": history}
             with replacing(checkpoint) as temporary:
-                torch.save(state, temporary)
-            halves = {k: v.half().contiguous() for k, v in trained.items() if "num_batches" not in k}
-            with replacing(out) as temporary:
-                save_file(halves, temporary, {"step": str(step + 1), "recipe": recipe})
+                torch.save(settings | state, temporary)
+    halves = {k: v.half().contiguous() for k, v in trained_part(model).items() if "num_batches" not in k}
+    about = {"recipe": recipe, "steps": str(steps), "trained_on": json.dumps(miniad.split_names("training"))}
+    with replacing(out) as temporary:
+        save_file(halves, temporary, about)
+    return pd.DataFrame(history)
+
+
+def trained_part(model):
+    """The state of the model without the MiniLM encoder, which is a package of its own."""
+    return {k: v for k, v in model.state_dict().items() if not k.startswith("text.transformer.")}
+
+
+def load_checkpoint(path, settings, model, optimizer):
+    """Load the state of an earlier run with the same settings; returns its history, empty if there is none."""
+    saved = torch.load(path, weights_only=True) if path.is_file() else {}
+    if {key: saved.get(key) for key in settings} != settings:
+        return []
+    model.load_state_dict(saved["model"], strict=False)
+    optimizer.load_state_dict(saved["optimizer"])
+    return saved["history"]
 
 
 def fit_aligner(out=EMBEDDED_ALIGNER, window=4):
@@ -284,20 +342,3 @@ def fit_aligner(out=EMBEDDED_ALIGNER, window=4):
     aligner.save(
         out, fitted_on="MiniAD development, unlabelled", window=window, weights_sha256=sha256(embedded.WEIGHTS)
     )
-
-
-if __name__ == "__main__":
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--work", default="data/training")
-    parser.add_argument("--groups", type=int, default=9000)
-    parser.add_argument("--steps", type=int, default=1200)
-    parser.add_argument("--coarse-steps", type=int, default=900)
-    parser.add_argument("--batch", type=int, default=192)
-    parser.add_argument("--rate", type=float, default=1e-3)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", default=str(embedded.WEIGHTS))
-    parser.add_argument("--aligner-only", action="store_true", help="fit the aligner to the weights there are")
-    options = vars(parser.parse_args())
-    if not options.pop("aligner_only"):
-        train(**options)
-    fit_aligner()

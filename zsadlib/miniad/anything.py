@@ -7,13 +7,16 @@ of (symmetric cut-outs, grooves, prints, lattices, photographs) is regular or na
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
+from zsadlib.miniad import materials
 from zsadlib.miniad.drawing import (
     bar,
     box,
     cells,
     circle,
     colour,
+    cropped,
     fractal,
+    grid,
     light,
     noise,
     photo_texture,
@@ -34,10 +37,27 @@ PHOTOGRAPHS = (
 )
 
 
+def any_colour(rng):
+    """Any RGB colour from grey to vivid."""
+    vivid = rng.uniform(0.08, 0.95, 3)
+    return vivid.mean() + rng.uniform(0, 1) * (vivid - vivid.mean())
+
+
+def _photo(rng, size):
+    """A crop of a photograph of a material, in a random tint."""
+    photo = materials.material(materials.NAMES[rng.integers(len(materials.NAMES))])
+    image = cropped(rng, size, photo, (0.15, 0.8))
+    if rng.random() < 0.5:
+        image = tint(image.mean(2) / max(image.mean(), 0.05), any_colour(rng))
+    return np.clip(image * rng.uniform(0.6, 1.2), 0, 1)
+
+
 def ground(rng, size):
-    """What an object lies on: even or softly patterned, any brightness."""
+    """What an object lies on: even or softly patterned, any brightness, sometimes a photographed material."""
+    if rng.random() < 0.15:
+        return _photo(rng, size)
     shade = 1 + rng.uniform(0, 0.06) * fractal(rng, size, rng.uniform(0.03, 0.2), 3)
-    tone = colour(rng, [rng.uniform(0.05, 0.95)] * 3, 0.1) if rng.random() < 0.7 else rng.uniform(0.1, 0.9, 3)
+    tone = colour(rng, [rng.uniform(0.05, 0.95)] * 3, 0.1) if rng.random() < 0.7 else any_colour(rng)
     return tint(shade, tone)
 
 
@@ -111,7 +131,7 @@ def cells_brightness(rng, size):
 
 def _surface(rng, size, x, y, tone):
     """A coloured surface: a pattern, and perhaps a ring, band, disc or row of marks in a second tone."""
-    surface = tint(_pattern(rng, size, x, y), tone)
+    surface = _photo(rng, size) if rng.random() < 0.2 else tint(_pattern(rng, size, x, y), tone)
     r, angle = np.hypot(x, y), np.arctan2(y, x)
     for _ in range(rng.integers(0, 4)):
         at, width = rng.uniform(0.1, 0.7), rng.uniform(0.02, 0.15)
@@ -125,7 +145,7 @@ def _surface(rng, size, x, y, tone):
         soft = gaussian_filter(region.astype(np.float32), rng.uniform(0.5, 2))[..., None]
         second = tint(_pattern(rng, size, x, y), np.clip(np.asarray(tone) * rng.uniform(0.4, 1.5), 0, 1))
         if rng.random() < 0.3:
-            second = tint(_pattern(rng, size, x, y), rng.uniform(0.1, 0.9, 3))
+            second = tint(_pattern(rng, size, x, y), any_colour(rng))
         surface = surface * (1 - soft) + second * soft
     return surface
 
@@ -148,7 +168,7 @@ def machine_part(rng, size):
 
 
 def plastic_part(rng, size):
-    return _part(rng, size, rng.uniform(0.1, 0.95, 3))
+    return _part(rng, size, any_colour(rng))
 
 
 def fruit(rng, size):
@@ -156,16 +176,13 @@ def fruit(rng, size):
     angle = np.arctan2(y, x)
     wobble = sum(rng.normal(0, 0.03) * np.cos(k * angle + rng.uniform(0, 6.3)) for k in (1, 2, 3, 5))
     field = np.hypot(x / rng.uniform(0.6, 1), y) - rng.uniform(0.6, 0.8) - wobble
-    skin = (
-        _surface(rng, size, x, y, rng.uniform(0.1, 0.9, 3))
-        * (1.15 - rng.uniform(0, 0.5) * np.hypot(x, y) ** 2)[..., None]
-    )
+    skin = _surface(rng, size, x, y, any_colour(rng)) * (1.15 - rng.uniform(0, 0.5) * np.hypot(x, y) ** 2)[..., None]
     return place(ground(rng, size), field, np.clip(skin, 0, 1), rng.uniform(0.2, 0.5), rng.uniform(0, 6.3))
 
 
 def patterned_surface(rng, size):
     x, y = pose(rng, size)
-    image = tint(_pattern(rng, size, x, y) * _pattern(rng, size, x, y), colour(rng, rng.uniform(0.15, 0.85, 3), 0.1))
+    image = tint(_pattern(rng, size, x, y) * _pattern(rng, size, x, y), colour(rng, any_colour(rng), 0.1))
     return np.clip(image, 0, 1).astype(np.float32), np.ones((size, size), bool)
 
 
@@ -178,6 +195,123 @@ def rough_surface(rng, size):
     return np.clip(image, 0, 1).astype(np.float32), np.ones((size, size), bool)
 
 
+def tool(rng, size):
+    """A long thing: its outline is a chain of sections, smooth or toothed, the two sides alike or not."""
+    x, y = pose(rng, size, scale=0.15)
+    reach, sections = rng.uniform(0.6, 0.9), int(rng.integers(2, 6))
+    cuts = np.sort(rng.uniform(-reach, reach, sections - 1))
+    section = np.searchsorted(cuts, x)
+    teeth = np.where(rng.random(sections) < 0.4, rng.uniform(0.01, 0.06, sections), 0)
+    pitch, lean = rng.uniform(15, 60), rng.uniform(-0.4, 0.4)
+    wave = np.sin(pitch * (x + lean * y))
+    wave = np.sign(wave) if rng.random() < 0.3 else wave
+
+    def half_width():
+        at = np.concatenate([[-reach], cuts, [reach]])
+        widths = rng.uniform(0.05, 0.3, sections + 1)
+        steps = widths[section] if rng.random() < 0.6 else np.interp(x, at, widths)
+        return steps + teeth[section] * wave
+
+    above = half_width()
+    below = above if rng.random() < 0.6 else half_width()
+    field = np.maximum(np.maximum(y - above, -y - below), np.abs(x) - reach)
+    if rng.random() < 0.4:
+        field = np.minimum(field, _outline(rng, (x - reach + 0.3) / 0.45, y / 0.45) * 0.45)
+    if rng.random() < 0.4:
+        field = np.maximum(field, -polygon(x - rng.uniform(-reach, reach), y, rng.uniform(0.04, 0.1), 24))
+    tone = colour(rng, [rng.uniform(0.25, 0.8)] * 3, 0.2) if rng.random() < 0.6 else any_colour(rng)
+    surface = _surface(rng, size, x, y, tone) * (1 + rng.uniform(0, 0.3) * wave * (teeth[section] > 0))[..., None]
+    return place(ground(rng, size), field, np.clip(surface, 0, 1), rng.uniform(0.02, 0.2), rng.uniform(0, 6.3))
+
+
+def assembly(rng, size):
+    """Several like parts in a ring, a row or a grid, on a carrier or bare."""
+    x, y = pose(rng, size)
+    image, where = ground(rng, size), np.zeros((size, size), bool)
+    if rng.random() < 0.7:
+        field = circle(x, y, 0.85) if rng.random() < 0.5 else box(x, y, 0.85, rng.uniform(0.5, 0.85), 0.1)
+        surface = _surface(rng, size, x, y, any_colour(rng))
+        image, where = place(image, field, surface, rng.uniform(0.02, 0.1), rng.uniform(0, 6.3))
+    count = int(rng.integers(2, 8))
+    turns = 2 * np.pi * np.arange(count) / count
+    centers = [
+        np.stack([np.cos(turns), np.sin(turns)], 1) * rng.uniform(0.35, 0.55),
+        np.stack([np.linspace(-0.6, 0.6, count), np.zeros(count)], 1),
+        np.stack(np.meshgrid([-0.45, 0.0, 0.45], [-0.45, 0.0, 0.45]), -1).reshape(-1, 2),
+    ][rng.integers(3)]
+    gap = min(np.hypot(*(a - b)) for i, a in enumerate(centers) for b in centers[:i])
+    radius, angle = gap * rng.uniform(0.3, 0.5), rng.uniform(0, 6.3)
+    key, like = int(rng.integers(1 << 30)), rng.random() < 0.5
+    tones = [any_colour(rng) for _ in centers]
+    for (cx, cy), tone in zip(centers, tones, strict=True):
+        same = np.random.default_rng(key)  # every part has the same outlines
+        for zoom in (1.0, 0.6)[: 1 + key % 2]:
+            scale = radius * zoom / 0.85
+            field = _outline(same, (x - cx) / scale, (y - cy) / scale) * scale
+            surface = _surface(rng, size, x - cx, y - cy, tones[0] if like else tone)
+            image, mask = place(image, field, surface if zoom == 1 else surface[::-1] * 0.8, 0.03, angle)
+            where |= mask
+    return image, where
+
+
+def cast_surface(rng, size):
+    """Grey industrial surfaces: uneven light, grain, grinding marks, cloudy tone."""
+    marks = rng.uniform(0, 0.08) * noise(rng, size, rng.uniform(0.002, 0.01), rng.uniform(1, 60))
+    cloud = rng.uniform(0, 0.1) * fractal(rng, size, rng.uniform(0.05, 0.3))
+    x, y = pose(rng, size)
+    falloff = rng.uniform(0, 0.4) * x - rng.uniform(0, 0.3) * np.hypot(x, y)
+    grain = rng.uniform(0, 0.12) * gaussian_filter(rng.standard_normal((size, size)), rng.uniform(0.3, 1.5))
+    image = tint(1 + marks + cloud + falloff + grain, colour(rng, [rng.uniform(0.15, 0.75)] * 3, 0.1))
+    image = np.rot90(image) if rng.random() < 0.5 else image
+    return np.clip(image, 0, 1).astype(np.float32), np.ones((size, size), bool)
+
+
+def material_sample(rng, size):
+    return _photo(rng, size).astype(np.float32), np.ones((size, size), bool)
+
+
+def tiled_surface(rng, size):
+    """Square or six-sided tiles with joints, each tile a little different."""
+    x, y = pose(rng, size)
+    pitch = rng.uniform(0.12, 0.6)
+    u, v = (x / pitch, y / pitch) if rng.random() < 0.5 else (x / pitch + 0.5 * y / pitch, y / pitch)
+    column, row = np.floor(u).astype(int), np.floor(v).astype(int)
+    edge = np.minimum.reduce([u - column, 1 + column - u, v - row, 1 + row - v]) * pitch
+    tones = rng.normal(1, rng.uniform(0, 0.15), (64, 64, 1)) * any_colour(rng)
+    face = tones[row % 64, column % 64] * _pattern(rng, size, x, y)[..., None]
+    joint = np.clip((edge - rng.uniform(0.005, 0.03)) * size / 4, 0, 1)[..., None]
+    image = face * joint + rng.uniform(0.1, 0.9) * (1 - joint)
+    return np.clip(image, 0, 1).astype(np.float32), np.ones((size, size), bool)
+
+
+def printed_label(rng, size):
+    """Lines of marks like writing on an even ground."""
+    _, y = grid(size)
+    paper, ink = any_colour(rng), any_colour(rng)
+    lines, boldness = rng.uniform(3, 12), rng.uniform(0, 0.4)
+    letters = noise(rng, size, rng.uniform(0.008, 0.03)) + 0.7 * noise(rng, size, 0.06)
+    marks = gaussian_filter(((letters > boldness) & (np.sin(lines * np.pi * y) > rng.uniform(0, 0.6))) * 1.0, 0.7)
+    image = tint(1 + 0.03 * noise(rng, size, 0.1), paper) * (1 - marks[..., None]) + ink * marks[..., None]
+    image = np.rot90(image, int(rng.integers(4)))
+    return np.clip(image, 0, 1).astype(np.float32), np.ones((size, size), bool)
+
+
+def granules(rng, size):
+    """A heap of grains, seeds or beads: rounded cells, lit from one side."""
+    count = int(rng.integers(30, 600))
+    gap, index = cells(rng, size, count)
+    height = np.sqrt(np.clip(gap, 0, 1)) * size / np.sqrt(count) * rng.uniform(0.2, 0.8)
+    tones = np.clip(rng.normal(1, rng.uniform(0, 0.25), (count, 1)) * any_colour(rng), 0, 1)
+    shade = light(rng, gaussian_filter(height, 0.8), rng.uniform(0.2, 0.7)) * np.clip(0.3 + gap * 1.5, 0.3, 1)
+    return np.clip(tones[index] * shade[..., None], 0, 1).astype(np.float32), np.ones((size, size), bool)
+
+
 def photo_print(rng, size):
     image = photo_texture(rng, size, PHOTOGRAPHS[rng.integers(len(PHOTOGRAPHS))], (0.12, 0.5))
     return np.clip(image * rng.uniform(0.7, 1.2), 0, 1).astype(np.float32), np.ones((size, size), bool)
+
+
+DESIGNS = [
+    machine_part, plastic_part, fruit, tool, assembly, patterned_surface, rough_surface, cast_surface, material_sample,
+    tiled_surface, printed_label, granules, photo_print,
+]  # fmt: skip

@@ -8,7 +8,7 @@ every choice is made (development) and which are only reported on (test).
 import numpy as np
 from scipy.ndimage import gaussian_filter
 
-from zsadlib.miniad.anything import fruit, machine_part, patterned_surface, photo_print, plastic_part, rough_surface
+from zsadlib.miniad.anything import DESIGNS
 from zsadlib.miniad.drawing import (
     box,
     cells,
@@ -351,7 +351,7 @@ SPLITS = {
     "training": [
         wood, leather, carpet, gravel, concrete, steel_sheet, wire_mesh, paper, marble, cork, rubber, ceramic,
         moon_rock, tissue, washer, hex_nut, button, pill, gear, bottle, coin, leaf, computer_chip, cookie,
-        machine_part, plastic_part, fruit, patterned_surface, rough_surface, photo_print,
+        *DESIGNS,
     ],
     "development": [fabric, granite, bearing, bolt, tomato, key],
     "test": [brick, grass, denim, terrazzo, screw, cable, plate, hazelnut, zipper],

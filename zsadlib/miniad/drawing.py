@@ -67,7 +67,11 @@ def photograph(name):
 
 def photo_texture(rng, size, name, side=(0.4, 0.7)):
     """A random square crop of ``photograph(name)``, ``side`` giving its length as a fraction of the photo's short side."""
-    photo = photograph(name)
+    return cropped(rng, size, photograph(name), side)
+
+
+def cropped(rng, size, photo, side):
+    """A random square crop of a photo (height, width, 3) in [0, 1], resized to ``size``; ``side`` as in ``photo_texture``."""
     length = int(rng.uniform(*side) * min(photo.shape[:2]))
     top, left = (rng.integers(0, n - length + 1) for n in photo.shape[:2])
     crop = Image.fromarray((photo[top : top + length, left : left + length] * 255).astype(np.uint8))

@@ -1,0 +1,131 @@
+# ---
+# jupyter:
+#   jupytext:
+#     formats: ipynb,py:percent
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # A1 · How the embedded model is trained
+#
+# **Question.** What does it take to make a small CLIP that shows the whole phenomenon offline?
+#
+# The recipe is CLIP's: pictures, sentences, and a *global* contrastive loss. Masks and patch labels never enter it, so
+# the patch tokens stay as unaligned as CLIP's, and the aligner has something to do. Everything comes from installable
+# packages: ImageNet weights for a part of the convolutional stem, a sentence encoder, and photographs of materials.
+#
+# A full run needs two CPU cores for about an hour and a half and 11 GB of disk. It can be stopped at any time: run the
+# notebook again and it goes on from the last checkpoint. Install what it needs with `pip install -c constraints.txt -e
+# '.[train]'`.
+
+# %% tags=["parameters"]
+profile = "mini"
+work = ""  # folder of the training set and the checkpoints; default data/training
+out = ""  # weights to write; default in that folder, so that the committed ones stay
+groups = 16000  # drawings of four photographs each
+steps = 2250  # optimiser steps
+coarse_steps = 1500  # the first ones on an 8 x 8 grid of tokens
+batch = 192  # photographs a step
+limit = 0  # development images per category in the check at the end (0: all)
+
+# %%
+import inspect
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from zsadlib import benchmark, captions, datasets, embedded, metrics, miniad, plots, prompts, scoring, training
+from zsadlib.backbones import load_backbone
+from zsadlib.files import DATA
+
+plots.use_style()
+work = Path(work or DATA / "training")
+out = Path(out or work / embedded.WEIGHTS.name)
+
+# %% [markdown]
+# ## Pictures
+#
+# A group is one drawing, photographed twice intact and twice with a defect. A third of the drawings show a training
+# category of MiniAD; the others show *no particular thing*, a new design on every draw. They teach that an unfamiliar
+# structure is not a defect: without them the model called every unknown object abnormal.
+
+# %%
+shown = [training.draw_group(0, i) for i in range(6)]
+names, states = miniad.split_names("training"), training.STATES
+images = [Image.fromarray(image) for group, _ in shown for image in group]
+titles = [f"{names[c]},\n{states[s]}" for _, labels in shown for c, s in labels]
+plots.pictures(images, titles, columns=8, width=1.3)
+
+# %% [markdown]
+# No development or test category is among them:
+
+# %%
+apart = {split: set(miniad.split_names(split)) for split in miniad.SPLITS}
+assert not apart["training"] & (apart["development"] | apart["test"])
+{split: len(members) for split, members in apart.items()}
+
+# %% [markdown]
+# ## Sentences
+#
+# Every kind of defect has several phrases, every object several names. The embeddings of the locked sentence encoder
+# are computed once; only one linear layer on top of them learns.
+
+# %%
+pd.DataFrame({kind: phrases[:3] for kind, phrases in captions.KINDS.items()}).T
+
+# %% [markdown]
+# ## The loss
+#
+# Image-text contrast both ways, with several right sentences for an image. Three refinements, all on the global
+# embedding: contrast among the sentences about an image's *own* object, contrast between its "good" and its "damaged"
+# alone, and, among the photographs of one drawing, "damaged" must fit the damaged ones better.
+
+# %%
+print(inspect.getsource(training.contrastive_loss))
+
+# %% [markdown]
+# ## Training
+
+# %%
+history = training.train(work, out, groups, steps, coarse_steps, batch)
+print(f"{len(history)} steps, weights of {out.stat().st_size / 1e6:.1f} MB")
+
+# %%
+smooth = history.loss.rolling(min(25, len(history)), min_periods=1).mean()
+figure, axis = plots.plt.subplots(figsize=(7, 2.6))
+axis.plot(history.step, smooth)
+axis.axvline(coarse_steps, color="0.5", ls="--", lw=1)
+axis.set(xlabel="step (dashed: from the coarse grid to the full one)", ylabel="loss, mean of 25 steps")
+plots.plt.show()
+
+# %% [markdown]
+# ## Does it work?
+#
+# Image AUROC on the development categories, static prompts, nothing adapted. The test categories are left alone here.
+
+# %%
+model = load_backbone(pretrained=str(out))
+values = {}
+for data in (c.take(limit) for c in datasets.load_dataset("miniad-development")):
+    answers = prompts.load_bank("static", data.name).answers
+    sides = [scoring.side_embedding(model, side) for side in (answers.normal, answers.abnormal)]
+    image = benchmark.encode_category(model, data).image
+    scores = scoring.anomaly_score(image, *(t.expand(len(image), -1) for t in sides))
+    values[data.name] = metrics.image_metrics(data.labels, scores.numpy())["image_auroc"]
+pd.Series(values | {"mean": np.mean(list(values.values()))}, name="image AUROC (%)").mul(100).round(1).to_frame().T
+
+# %% [markdown]
+# To make a run's weights the committed ones, pass `out` as `zsadlib/weights/zsad-mini.safetensors`, fit the aligner
+# again (`zsadlib.training.fit_aligner()`) and publish the study. The model card, `zsadlib/weights/MODEL_CARD.md`, says
+# what the model must not be used for.
+#
+# ## Exercises
+#
+# **A1.1** Take the random designs away (`training.RANDOM_DESIGNS = 0`). Which development category suffers most?
+#
+# **A1.2** Let masks into the loss and look at the raw patch tokens of notebook 4. What does the study lose?

@@ -1,0 +1,129 @@
+"""The embedded model's training: what it may see, and that a stopped run continues as if it had not been stopped."""
+
+import ast
+import inspect
+import json
+
+import jupytext
+import nbformat
+import numpy as np
+import papermill
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+from torch.nn import functional as F
+
+from zsadlib import captions, embedded, miniad, training
+from zsadlib.files import ROOT
+from zsadlib.miniad import anything, categories, materials
+
+A1 = ROOT / "notebooks" / "appendix" / "A1_train_the_embedded_model.py"
+
+
+@pytest.fixture(scope="module")
+def photographs():
+    """The photographs of materials, which the drawing of training pictures downloads once."""
+    try:
+        return materials.folder()
+    except OSError as error:
+        pytest.skip(f"no network and no copy of the materials: {error}")
+
+
+@pytest.fixture
+def few_captions(monkeypatch):
+    monkeypatch.setattr(captions, "NAMES", {name: names[:1] for name, names in captions.NAMES.items()})
+    monkeypatch.setattr(captions, "KINDS", {kind: phrases[:1] for kind, phrases in captions.KINDS.items()})
+    for side in ("NORMAL", "ABNORMAL", "ANYTHING"):
+        monkeypatch.setattr(captions, side, getattr(captions, side)[:1])
+
+
+def _names(split):
+    return set(miniad.split_names(split))
+
+
+def test_the_weights_were_trained_on_training_categories_only():
+    with safe_open(embedded.WEIGHTS, "pt") as file:
+        seen = set(json.loads(file.metadata()["trained_on"]))
+    assert seen == _names("training") and not seen & (_names("development") | _names("test"))
+    assert set(captions.NAMES) == seen
+    spoken = {name for names in captions.NAMES.values() for name in names} | set(captions.ANYTHING)
+    assert not spoken & (_names("development") | _names("test"))
+
+
+def test_no_drawing_function_of_another_split_is_reached_from_a_training_one():
+    tree = ast.parse(inspect.getsource(categories)).body + ast.parse(inspect.getsource(anything)).body
+    calls = {
+        f.name: {n.id for n in ast.walk(f) if isinstance(n, ast.Name)} for f in tree if isinstance(f, ast.FunctionDef)
+    }
+    reached = {draw.__name__ for draw in miniad.SPLITS["training"]}
+    while more := {name for f in reached for name in calls[f] if name in calls} - reached:
+        reached |= more
+    others = {draw.__name__ for split in ("development", "test") for draw in miniad.SPLITS[split]}
+    assert others and not reached & others
+    assert not [n for n in materials.NAMES if any(word in n for word in _names("development") | _names("test"))]
+
+
+def test_the_weights_are_small_enough():
+    assert sum(p.stat().st_size for p in embedded.WEIGHTS.parent.glob("*.safetensors")) < 20e6
+    vision = {k: v for k, v in load_file(embedded.WEIGHTS).items() if k.startswith("visual.")}
+    assert vision and all(v.dtype == torch.float16 for v in vision.values())
+
+
+def test_masks_do_not_enter_the_loss():
+    arguments = inspect.signature(training.contrastive_loss).parameters
+    assert set(arguments) == {"image", "text", "scale", "labels", "states"}
+    generator = torch.Generator().manual_seed(0)
+    text = F.normalize(
+        torch.randn(2 * 4, 8, generator=generator), dim=-1
+    )  # an object and "object"; good, a, b, damaged
+    labels = torch.tensor([[0, 0], [0, 0], [0, 1], [0, 2]])
+
+    def loss(image):
+        return float(training.contrastive_loss(F.normalize(image, dim=-1), text, 10.0, labels, 4))
+
+    right, wrong = text[[0, 0, 1, 2]], text[[1, 3, 0, 4]]
+    assert loss(right) < loss(torch.randn(4, 8, generator=generator)) < loss(wrong) + 10
+    assert loss(right) < loss(wrong)
+
+
+def test_a_stopped_run_continues_as_if_it_had_not_been_stopped(tmp_path, photographs, few_captions, monkeypatch):
+    settings = {"groups": 6, "steps": 4, "coarse_steps": 2, "batch": 8, "every": 1}
+    whole = training.train(tmp_path / "whole", tmp_path / "whole.safetensors", **settings)
+    loss, calls = training.contrastive_loss, []
+
+    def stop(*arguments):
+        calls.append(1)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+        return loss(*arguments)
+
+    monkeypatch.setattr(training, "contrastive_loss", stop)
+    with pytest.raises(KeyboardInterrupt):
+        training.train(tmp_path / "parts", tmp_path / "parts.safetensors", **settings)
+    assert not (tmp_path / "parts.safetensors").exists()
+    resumed = training.train(tmp_path / "parts", tmp_path / "parts.safetensors", **settings)
+    assert len(calls) == 5 and resumed.step.tolist() == [1, 2, 3, 4]  # two steps before the stop, two after
+    assert np.allclose(resumed.loss, whole.loss, rtol=1e-3)
+    a, b = (load_file(tmp_path / f"{name}.safetensors") for name in ("whole", "parts"))
+    assert all(torch.allclose(a[k].float(), b[k].float(), atol=2e-3, rtol=1e-2) for k in a)
+    assert (
+        training.train(tmp_path / "parts", tmp_path / "parts.safetensors", **settings).loss.tolist()
+        == resumed.loss.tolist()
+    )
+    assert len(calls) == 5  # a finished run trains no further
+
+
+def test_the_training_notebook_runs(tmp_path, photographs):
+    jupytext.write(jupytext.read(A1), tmp_path / "A1.ipynb")
+    small = {"work": str(tmp_path / "work"), "groups": 4, "steps": 2, "coarse_steps": 1, "batch": 8, "limit": 3}
+    papermill.execute_notebook(tmp_path / "A1.ipynb", tmp_path / "out.ipynb", small, progress_bar=False)
+    assert (tmp_path / "work" / embedded.WEIGHTS.name).is_file()
+
+
+def test_the_committed_training_notebook_is_the_run_of_the_committed_weights():
+    notebook = nbformat.read(A1.with_suffix(".ipynb"), 4)
+    assert [c.source for c in notebook.cells] == [c.source for c in jupytext.read(A1).cells]
+    printed = "".join(o.get("text", "") for c in notebook.cells for o in c.get("outputs", []))
+    size = embedded.WEIGHTS.stat().st_size / 1e6
+    assert f"{training.STEPS} steps, weights of {size:.1f} MB" in printed

@@ -1,0 +1,87 @@
+"""A verdict without labels, and whether the score can be read as a probability.
+
+The F1-max of published tables picks its threshold with the labels of the test images. Here are thresholds that a user can
+have: from the prompts and the image alone (``half``), or from the unlabelled scores of a batch (``otsu``, ``mixture``). Which
+one a profile uses was decided on development categories. (All are this project's; the paper reports none.)
+"""
+
+import numpy as np
+from scipy.special import expit, logit
+from sklearn.metrics import precision_recall_curve
+from sklearn.mixture import GaussianMixture
+
+BINS = 10
+
+
+def logits(scores):
+    """Log odds of scores in [0, 1], clipped to +-13.8."""
+    return logit(np.clip(np.asarray(scores, np.float64), 1e-6, 1 - 1e-6))
+
+
+def half(scores):
+    """0.5: the image is closer to the abnormal prompts than to the normal ones. Needs no other image."""
+    return 0.5
+
+
+def otsu(scores):
+    """The cut of the batch's logits that leaves the least variance within its two parts (Otsu, 1979)."""
+    x = np.sort(logits(scores))
+    if x[0] == x[-1]:
+        return 0.5
+    n = np.arange(1, x.size)
+    left, total = np.cumsum(x)[:-1], x.sum()
+    between = (left / n - (total - left) / (x.size - n)) ** 2 * n * (x.size - n)
+    best = int(np.argmax(between))
+    return float(expit((x[best] + x[best + 1]) / 2))
+
+
+def mixture(scores):
+    """Where two Gaussians of equal variance, fitted to the batch's logits, are equally likely; ``half`` where one fits better.
+
+    The Bayesian information criterion decides between one and two, so a batch without any defect is not cut in two.
+    """
+    x = logits(scores)[:, None]
+    if len(x) < 8:
+        return half(scores)
+    one, two = (GaussianMixture(k, covariance_type="tied", random_state=0, n_init=3).fit(x) for k in (1, 2))
+    if one.bic(x) <= two.bic(x):
+        return half(scores)
+    grid = np.linspace(*np.sort(two.means_[:, 0]), 2000)[:, None]
+    high = int(np.argmax(two.means_[:, 0]))
+    return float(expit(grid[np.argmax(two.predict_proba(grid)[:, high] >= 0.5), 0]))
+
+
+THRESHOLDS = {f.__name__: f for f in (half, otsu, mixture)}
+
+
+def oracle(labels, scores):
+    """The threshold of F1-max: it needs the labels, so it is a ceiling and not a verdict."""
+    precision, recall, cuts = precision_recall_curve(labels, scores)
+    return float(cuts[np.argmax(2 * precision * recall / np.maximum(precision + recall, 1e-12))])
+
+
+def verdict_metrics(labels, scores, threshold):
+    """Accuracy, F1, and the shares of missed defects and of false alarms at a threshold (abnormal: score >= threshold)."""
+    labels, said = np.asarray(labels).astype(bool), np.asarray(scores) >= threshold
+    hits, alarms = int((said & labels).sum()), int((said & ~labels).sum())
+    return {
+        "accuracy": float((said == labels).mean()),
+        "f1": 2 * hits / max(1, int(said.sum() + labels.sum())),
+        "missed": float(1 - hits / max(1, labels.sum())),
+        "false_alarms": float(alarms / max(1, (~labels).sum())),
+    }
+
+
+def reliability(labels, scores, bins=BINS):
+    """Mean score, observed share of defects and number of images in ``bins`` equal intervals of [0, 1]: three arrays."""
+    labels, scores = np.asarray(labels, float), np.asarray(scores, float)
+    place = np.minimum((scores * bins).astype(int), bins - 1)
+    number = np.bincount(place, minlength=bins)
+    divide = np.maximum(number, 1)
+    return np.bincount(place, scores, bins) / divide, np.bincount(place, labels, bins) / divide, number
+
+
+def expected_calibration_error(labels, scores, bins=BINS):
+    """Mean distance between score and observed share of defects over the bins, weighted by images: [0, 1] (Guo et al., 2017)."""
+    predicted, observed, number = reliability(labels, scores, bins)
+    return float((np.abs(predicted - observed) * number).sum() / number.sum())
