@@ -185,7 +185,7 @@ plots.save(figure, results, "contextual_steps")
 chosen = "both" if settings.static and settings.bank == llm else settings.bank
 own = found[found.bank == chosen].assign(auroc=[d[0] for d in found[found.bank == chosen].draws])
 wide = 100 * own.pivot_table(index=["split", "category"], columns="reading", values="auroc", sort=False)
-wide.index = [f"{category} ({split.split()[-1][:4]}.)" for split, category in wide.index]
+wide.index = [f"{category} ({'test' if split.endswith('test') else 'dev.'})" for split, category in wide.index]
 hurt = wide.sub(wide["mean"], axis=0).drop(columns="mean")
 plots.save(plots.differences(hurt, "image AUROC against mean (points)"), results, "readings_by_category")
 

@@ -25,6 +25,7 @@ photographs_of = "magnetic tile"  # what it shows
 # %%
 import numpy as np
 import pandas as pd
+from IPython.display import display
 
 from zsadlib import aligner, benchmark, bootstrap, datasets, metrics, plots, profiles, prompts, scoring, study
 
@@ -207,6 +208,37 @@ transfer.set_index(["scored on", "fitted on"]).astype(float).mul(100).round(1)
 # %% [markdown]
 # (`image_auroc` here is that of the map's maximum.)
 #
+# Photographs of your own, kind by kind: image AUROC of each kind of defect against the good ones, by the image score.
+
+
+# %%
+def by_kind(c):
+    kinds, image = np.array([s.kind for s in c.test]), benchmark.encode_category(backbone, c).image
+    for bank, static, reading in (("static", False, "mean"), (settings.bank, settings.static, settings.reading)):
+        text = scoring.adapt(image, ensemble_of(c.name, bank, static), reading)
+        scores = scoring.anomaly_score(image, *text).numpy()
+        for kind in sorted(set(kinds) - {"good"}):
+            part = np.isin(kinds, ["good", kind])
+            low, value, high = bootstrap.interval([bootstrap.image_draws(c.labels[part], scores[part])])
+            row = {
+                "category": c.name,
+                "kind": kind,
+                "images": int((kinds == kind).sum()),
+                "bank": bank,
+                "reading": reading,
+            }
+            yield row | {"image_auroc": value, "low": low, "high": high}
+
+
+# %%
+if own:
+    kinds = pd.DataFrame(by_kind(own))
+    study.save_table(kinds, results, "photographs_by_kind")
+    display(kinds.set_index(["kind", "images", "bank", "reading"])[["image_auroc", "low", "high"]].mul(100).round(1))
+else:
+    print("no folder was named: see the parameter 'photographs'")
+
+# %% [markdown]
 # ## What we learn
 
 # %%
