@@ -34,9 +34,10 @@ from zsadlib.miniad.anything import DESIGNS
 from zsadlib.miniad.defects import KINDS, Invisible, damage
 from zsadlib.miniad.drawing import noise
 
-GROUPS, STEPS, COARSE_STEPS = 16000, 2250, 1500  # drawings, optimiser steps, and how many of them on the coarse grid
+GROUPS, STEPS, COARSE_STEPS = 20000, 2600, 1700  # drawings, optimiser steps, and how many of them on the coarse grid
 GROUP = 4  # photographs of one drawing: the first half intact, the second half damaged
-RANDOM_DESIGNS = 0.65  # share of drawings that are a new design (the last training categories)
+NAMED, OBJECTS = 0.2, 0.55  # shares of drawings: named categories, random objects; the rest are random surfaces
+RANDOM_OBJECTS = 5  # the first of the random designs are objects
 COARSE = 8  # token grid of the first steps: 3.5 times cheaper than 15 x 15
 STATES = ["good", *KINDS]
 PARTS = ("images", "labels", "features", "statistics")
@@ -44,6 +45,8 @@ PARTS = ("images", "labels", "features", "statistics")
 
 def photograph_wildly(rng, image, mask):
     """Camera variety beyond MiniAD's own: framing, aspect, grey film, hard light, blur. Returns (120, 120, 3) uint8."""
+    if rng.random() < 0.4:  # as MiniAD's own camera, nothing more
+        return resized(turned(rng, miniad.photograph_it(rng, image)))
     size = image.shape[0]
     for _ in range(10):
         side = rng.uniform(0.45, 1.3)
@@ -64,8 +67,17 @@ def photograph_wildly(rng, image, mask):
     if rng.random() < 0.4:
         image = (image - image.mean()) * rng.uniform(0.4, 1.2) + rng.uniform(0.15, 0.75)
     image = image[window]
+    return resized(turned(rng, image))
+
+
+def turned(rng, image):
+    """An image, perhaps mirrored."""
     image = image[:, ::-1] if rng.random() < 0.5 else image
-    image = image[::-1] if rng.random() < 0.5 else image
+    return image[::-1] if rng.random() < 0.5 else image
+
+
+def resized(image):
+    """A float image in [0, 1] as the model's input size, uint8."""
     picture = Image.fromarray(np.rint(np.clip(image, 0, 1) * 255).astype(np.uint8))
     return np.asarray(picture.resize((embedded.IMAGE_SIZE, embedded.IMAGE_SIZE), Image.BICUBIC))
 
@@ -75,7 +87,13 @@ def draw_group(seed, index):
     rng = miniad.generator("training", seed, index)
     names = miniad.split_names("training")
     known = len(names) - len(DESIGNS)
-    number = int(known + rng.integers(len(DESIGNS)) if rng.random() < RANDOM_DESIGNS else rng.integers(known))
+    choice = rng.random()
+    if choice < NAMED:
+        number = int(rng.integers(known))
+    elif choice < NAMED + OBJECTS:
+        number = int(known + rng.integers(RANDOM_OBJECTS))
+    else:
+        number = int(known + rng.integers(RANDOM_OBJECTS, len(DESIGNS)))
     base, where = miniad.CATEGORIES[names[number]](rng, int(rng.choice([128, 160, 192, 224])))
     images = [photograph_wildly(rng, base, np.zeros(where.shape, bool)) for _ in range(GROUP // 2)]
     labels = [(number, 0)] * len(images)

@@ -126,6 +126,6 @@ pd.Series(values | {"mean": np.mean(list(values.values()))}, name="image AUROC (
 #
 # ## Exercises
 #
-# **A1.1** Take the random designs away (`training.RANDOM_DESIGNS = 0`). Which development category suffers most?
+# **A1.1** Take the random objects away (`training.OBJECTS = 0`). Which development category suffers most?
 #
 # **A1.2** Let masks into the loss and look at the raw patch tokens of notebook 4. What does the study lose?

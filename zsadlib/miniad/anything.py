@@ -54,8 +54,11 @@ def _photo(rng, size):
 
 def ground(rng, size):
     """What an object lies on: even or softly patterned, any brightness, sometimes a photographed material."""
-    if rng.random() < 0.15:
+    choice = rng.random()
+    if choice < 0.1:
         return _photo(rng, size)
+    if choice < 0.5:  # an even table
+        return tint(1 + 0.03 * fractal(rng, size, 0.1, 3), colour(rng, [rng.uniform(0.05, 0.95)] * 3, 0.06))
     shade = 1 + rng.uniform(0, 0.06) * fractal(rng, size, rng.uniform(0.03, 0.2), 3)
     tone = colour(rng, [rng.uniform(0.05, 0.95)] * 3, 0.1) if rng.random() < 0.7 else any_colour(rng)
     return tint(shade, tone)
@@ -131,9 +134,21 @@ def cells_brightness(rng, size):
 
 def _surface(rng, size, x, y, tone):
     """A coloured surface: a pattern, and perhaps a ring, band, disc or row of marks in a second tone."""
-    surface = _photo(rng, size) if rng.random() < 0.2 else tint(_pattern(rng, size, x, y), tone)
+    choice = rng.random()
+    if choice < 0.4:  # calm: an even or brushed surface
+        brushed = rng.uniform(0, 0.05) * noise(rng, size, 0.002, rng.uniform(1, 50))
+        surface = tint(1 + brushed + rng.uniform(0, 0.05) * noise(rng, size, 0.1), tone)
+    else:
+        surface = _photo(rng, size) if choice < 0.5 else tint(_pattern(rng, size, x, y), tone)
     r, angle = np.hypot(x, y), np.arctan2(y, x)
-    for _ in range(rng.integers(0, 4)):
+    if rng.random() < 0.4:  # a socket, or a ring of balls or pockets, darker or brighter than the rest
+        inner = polygon(x, y, rng.uniform(0.15, 0.4), int(rng.choice([3, 4, 5, 6, 8, 24])))
+        if rng.random() < 0.5:
+            orbit, half, count = rng.uniform(0.3, 0.65), rng.uniform(0.04, 0.14), int(rng.integers(4, 24))
+            inner = np.maximum(np.abs(r - orbit) - half, rng.uniform(-0.9, 0.9) - np.cos(count * angle))
+        soft = gaussian_filter((inner < 0) * 1.0, 0.8)[..., None]
+        surface = surface * (1 - soft) + surface * rng.uniform(0.15, 1.6) * soft
+    for _ in range(rng.integers(0, 3)):
         at, width = rng.uniform(0.1, 0.7), rng.uniform(0.02, 0.15)
         region = [
             np.abs(r - at) < width,
@@ -311,7 +326,7 @@ def photo_print(rng, size):
     return np.clip(image * rng.uniform(0.7, 1.2), 0, 1).astype(np.float32), np.ones((size, size), bool)
 
 
-DESIGNS = [
+DESIGNS = [  # objects, then surfaces
     machine_part, plastic_part, fruit, tool, assembly, patterned_surface, rough_surface, cast_surface, material_sample,
     tiled_surface, printed_label, granules, photo_print,
 ]  # fmt: skip
