@@ -147,6 +147,8 @@ def test_evaluate_writes_the_tidy_table(tiny_category, tmp_path):
     [(["score", "nowhere", "--category", "x", "--out", "o.csv"], "does not exist"),
      (["score", ".", "--category", "x", "--out", "o.csv", "--method", "magic"], "unknown method"),
      (["score", ".", "--category", "x", "--out", "o.csv", "--profile", "huge"], "unknown profile"),
+     (["score", ".", "--category", "x", "--out", "."], "is a folder"),
+     (["evaluate", "--root", ".", "--category", "x", "--out", "."], "is a folder"),
      (["evaluate", "--root", ".", "--category", "x", "--out", "o.csv"], "MVTec AD layout"),
      (["study", "--parameter", "limit"], "has no value"), (["study", "--profile", "huge"], "unknown profile"),
      (["prompts", "record", "--llm", "some-model"], "set OPENAI_API_KEY"),

@@ -107,8 +107,7 @@ def score(
     from zsadlib.files import replacing
 
     files = image_files(paths, maps)
-    if out.is_dir():
-        raise ValueError(f"{out} is a folder; give the name of a CSV file")
+    check_table(out)
     settings, bank_note = with_bank(profile, category, bank)
     backbone = benchmark.profile_backbone(settings)
     detector = benchmark.build_detector(method, settings, backbone).prepare(category)
@@ -136,6 +135,12 @@ def score(
     typer.echo(f"{len(rows) - failed} images scored, {failed} failed; see {out}")
     if failed:
         raise typer.Exit(1)
+
+
+def check_table(out):
+    """Refuse, before any work, a table to write that is a folder."""
+    if out.is_dir():
+        raise ValueError(f"{out} is a folder; give the name of a CSV file")
 
 
 def map_names(files):
@@ -185,6 +190,7 @@ def evaluate(
     from zsadlib.datasets import read_category
     from zsadlib.files import replacing
 
+    check_table(out)
     data = read_category(root, category)
     settings, bank_note = with_bank(profile, category, bank)
     if bank_note and "alfa" in methods:
