@@ -156,6 +156,16 @@ def test_score_explains_itself_in_json_lines(tmp_path, backbone):
         )
 
 
+def test_heat_maps_of_an_earlier_run_are_not_scored(tmp_path):
+    Image.new("RGB", (8, 8)).save(tmp_path / "photo.png")
+    maps = tmp_path / "maps"
+    maps.mkdir()
+    Image.new("RGB", (8, 8)).save(maps / "photo_png_map.png")
+    assert cli.image_files([tmp_path], maps) == [tmp_path / "photo.png"]
+    assert len(cli.image_files([tmp_path], tmp_path)) == 2  # photographs are not lost where they share the folder
+    assert len(cli.image_files([tmp_path])) == 2 and len(cli.image_files([maps / "photo_png_map.png"], maps)) == 1
+
+
 def test_evaluate_writes_the_tidy_table(tiny_category, tmp_path):
     out = tmp_path / "metrics.csv"
     arguments = ["evaluate", "--root", str(tiny_category), "--category", "bolt", "--out", str(out)]

@@ -38,13 +38,15 @@ def one_sentence(command):
 
 
 def image_files(paths, maps=None):
-    """Files as given, folders by their image files, recursively and sorted; nothing below ``maps``, our own output."""
+    """Files as given, folders by their image files, recursively and sorted, without a ``maps`` folder of ours in them."""
     from zsadlib.datasets import IMAGE_SUFFIXES
 
     files = []
     for path in paths:
         if path.is_dir():
-            files += sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
+            inside = maps is not None and path.resolve() in maps.resolve().parents
+            files += [p for p in found if not (inside and maps.resolve() in p.resolve().parents)]
         elif path.exists():
             files.append(path)
         else:
