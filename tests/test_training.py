@@ -88,7 +88,7 @@ def test_masks_do_not_enter_the_loss():
 
 
 def test_a_stopped_run_continues_as_if_it_had_not_been_stopped(tmp_path, photographs, few_captions, monkeypatch):
-    settings = {"groups": 6, "steps": 4, "coarse_steps": 2, "batch": 8, "every": 1}
+    settings = {"groups": 6, "steps": 4, "batch": 8, "every": 1}
     whole = training.train(tmp_path / "whole", tmp_path / "whole.safetensors", **settings)
     loss, calls = training.contrastive_loss, []
 
@@ -116,7 +116,7 @@ def test_a_stopped_run_continues_as_if_it_had_not_been_stopped(tmp_path, photogr
 
 def test_the_training_notebook_runs(tmp_path, photographs):
     jupytext.write(jupytext.read(A1), tmp_path / "A1.ipynb")
-    small = {"work": str(tmp_path / "work"), "groups": 4, "steps": 2, "coarse_steps": 1, "batch": 8, "limit": 3}
+    small = {"work": str(tmp_path / "work"), "groups": 4, "steps": 2, "batch": 8, "limit": 3}
     papermill.execute_notebook(tmp_path / "A1.ipynb", tmp_path / "out.ipynb", small, progress_bar=False)
     assert (tmp_path / "work" / embedded.WEIGHTS.name).is_file()
 

@@ -1,6 +1,6 @@
 """The embedded vision-language model: small enough to live in the repository, a CLIP in every respect that matters here.
 
-The vision tower is a hybrid ViT (convolutional stem, four transformer blocks, class token), the text tower the
+The vision tower is a hybrid ViT (convolutional stem, three transformer blocks, class token), the text tower the
 MiniLM sentence encoder of an installed package plus one linear layer. ``register`` makes it a model that open_clip
 knows by name; nothing else in the library is special about it. Architecture and training are this project's own.
 """
@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 from timm.layers import HybridEmbed
 from timm.models import VisionTransformer, register_model
 from timm.models.resnet import BasicBlock
+from timm.models.vision_transformer import Block
 from torch import nn
 from torch.nn import functional as F
 
@@ -28,8 +29,10 @@ from zsadlib.files import replacing
 
 NAME = "zsad-mini"
 WEIGHTS = Path(__file__).parent / "weights" / f"{NAME}.safetensors"
-IMAGE_SIZE, GRID, WIDTH, DEPTH, HEADS, EMBED_DIM = 120, 15, 192, 4, 3, 256
-PRETRAINED_CHANNELS, FINE_CHANNELS = 4 * 24 + 40 + 112, 128
+IMAGE_SIZE, GRID, WIDTH, DEPTH, HEADS, EMBED_DIM = 120, 15, 192, 3, 3, 256
+LEVELS = (4 * 24, 40, 112)  # channels at strides 4 (folded), 8 and 16 of the pretrained network
+NEIGHBOURS = (1, 3, 9, 27)
+PRETRAINED_CHANNELS, FINE_CHANNELS = sum(LEVELS) + len(LEVELS) * len(NEIGHBOURS), 128
 
 
 class Fine(nn.Sequential):
@@ -47,11 +50,30 @@ class Fine(nn.Sequential):
         super().__init__(*entry, block(width, 2 * width), block(2 * width, 4 * width), block(4 * width, 4 * width, 1))
 
 
+def oddness(features):
+    """How unlike the rest of its own image each place is: (batch, 248, 15, 15) -> (batch, 12, 15, 15), in [0, 2].
+
+    One minus the mean cosine similarity to the 1, 3, 9 and 27 most similar places that do not touch it, at each of the
+    three levels: what repeats is ordinary. No parameters; the idea is that of memory-bank detectors (PatchCore) with the
+    image as its own memory.
+    """
+    size = features.shape[-1]
+    at = torch.cartesian_prod(*[torch.arange(size, device=features.device)] * 2)
+    touching = (at[:, None] - at).abs().amax(-1) <= 1
+    maps = []
+    for level in features.split(LEVELS, 1):
+        places = F.normalize(level.flatten(2), dim=1)
+        similarity = (places.transpose(1, 2) @ places).masked_fill(touching, -1)
+        nearest = similarity.topk(max(NEIGHBOURS), -1).values
+        maps += [1 - nearest[..., :k].mean(-1) for k in NEIGHBOURS]
+    return torch.stack(maps, 1).unflatten(2, (size, size))
+
+
 class Stem(nn.Module):
-    """One feature map (batch, 376, 15, 15) of a 120-pixel image: ImageNet features and fine ones trained from scratch.
+    """One feature map (batch, 388, 15, 15) of a 120-pixel image: ImageNet features, their oddness, and trained fine ones.
 
     ``pretrained`` is the first five stages of EfficientNet-Lite0, frozen: stride 4 (24 channels, folded 2 x 2 into 96),
-    stride 8 (40) and stride 16 (112, up-sampled), standardised per channel. ``fine`` is trained with the rest.
+    stride 8 (40) and stride 16 (112, up-sampled), and ``oddness`` of these. ``fine`` is trained with the rest.
     """
 
     num_features = PRETRAINED_CHANNELS + FINE_CHANNELS
@@ -66,18 +88,36 @@ class Stem(nn.Module):
         self.register_buffer("std", torch.ones(1, PRETRAINED_CHANNELS, 1, 1))
 
     def pretrained(self, x):
-        """ImageNet features (batch, 248, 15, 15), standardised."""
+        """Frozen features (batch, 260, 15, 15), standardised per channel."""
         x = self.entry(x)
         fine = self.blocks[1](self.blocks[0](x))
         middle = self.blocks[2](fine)
         coarse = self.blocks[4](self.blocks[3](middle))
         fine = F.pixel_unshuffle(fine, 2)
         coarse = F.interpolate(coarse, size=middle.shape[-2:], mode="bilinear", align_corners=False)
-        return (torch.cat([fine, middle, coarse], 1) - self.mean) / self.std
+        channels = sum(LEVELS)
+        x = (torch.cat([fine, middle, coarse], 1) - self.mean[:, :channels]) / self.std[:, :channels]
+        return torch.cat([x, (oddness(x) - self.mean[:, channels:]) / self.std[:, channels:]], 1)
 
     def forward(self, x):
         x = x.contiguous(memory_format=torch.channels_last)  # depthwise layers are far faster that way
         return torch.cat([self.pretrained(x), self.fine(x)], 1)
+
+
+class GatheringBlock(Block):
+    """A transformer block whose class token also collects, channel by channel, the largest answer of any patch.
+
+    Attention averages, so one damaged patch among 225 moves a class token little; a maximum does not dilute it.
+    """
+
+    def __init__(self, dim, *args, **kwargs):
+        super().__init__(dim, *args, **kwargs)
+        self.ask = nn.Sequential(nn.LayerNorm(dim), nn.Linear(dim, 2 * dim), nn.GELU())
+        self.tell = nn.Linear(2 * dim, dim)
+
+    def forward(self, x):
+        token, patches = super().forward(x).split([1, x.shape[1] - 1], 1)
+        return torch.cat([token + self.tell(self.ask(patches).amax(1, keepdim=True)), patches], 1)
 
 
 @register_model
@@ -93,6 +133,7 @@ def zsad_mini_vit(pretrained=False, **kwargs):
         depth=DEPTH,
         num_heads=HEADS,
         embed_layer=partial(HybridEmbed, Stem(), feature_size=GRID),
+        block_fn=GatheringBlock,
         **kwargs,
     )
     model.default_cfg = {"input_size": (3, IMAGE_SIZE, IMAGE_SIZE), "pool_size": None}

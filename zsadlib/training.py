@@ -20,7 +20,6 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 from scipy.ndimage import gaussian_filter
-from timm.layers import resample_abs_pos_embed
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
@@ -34,11 +33,10 @@ from zsadlib.miniad.anything import DESIGNS
 from zsadlib.miniad.defects import KINDS, Invisible, damage
 from zsadlib.miniad.drawing import noise
 
-GROUPS, STEPS, COARSE_STEPS = 20000, 2600, 1700  # drawings, optimiser steps, and how many of them on the coarse grid
+GROUPS, STEPS = 20000, 1250  # drawings, optimiser steps
 GROUP = 4  # photographs of one drawing: the first half intact, the second half damaged
 NAMED, OBJECTS = 0.2, 0.55  # shares of drawings: named categories, random objects; the rest are random surfaces
 RANDOM_OBJECTS = 5  # the first of the random designs are objects
-COARSE = 8  # token grid of the first steps: 3.5 times cheaper than 15 x 15
 STATES = ["good", *KINDS]
 PARTS = ("images", "labels", "features", "statistics")
 
@@ -141,10 +139,12 @@ def pixels(images):
 
 @torch.no_grad()
 def pretrained_features(stem, images, out):
-    """Fix the stem's standardisation on a sample, then write its frozen features (n, 248, 15, 15) float16 to ``out``."""
-    sample = torch.cat([stem.pretrained(pixels(images[i : i + 64])) for i in range(0, len(images), len(images) // 40)])
-    stem.mean.copy_(sample.mean((0, 2, 3), keepdim=True))
-    stem.std.copy_(sample.std((0, 2, 3), keepdim=True))
+    """Fix the stem's standardisation on a sample, then write its frozen features (n, 260, 15, 15) float16 to ``out``."""
+    chosen = range(0, len(images), -(-len(images) // 40))
+    for _ in range(2):  # oddness is measured on standardised features, so its own scale is known the second time
+        sample = torch.cat([stem.pretrained(pixels(images[i : i + 64])) for i in chosen])
+        stem.mean += stem.std * sample.mean((0, 2, 3), keepdim=True)
+        stem.std *= sample.std((0, 2, 3), keepdim=True)
     shape = (len(images), embedded.PRETRAINED_CHANNELS, embedded.GRID, embedded.GRID)
     features = np.lib.format.open_memmap(out, "w+", np.float16, shape)
     for start in tqdm(range(0, len(images), 64), "stem features", mininterval=10):
@@ -154,7 +154,8 @@ def pretrained_features(stem, images, out):
 
 def prepare(work, groups, seed, stem):
     """Images, frozen features and labels of the training set, made once and kept under ``work``."""
-    source = inspect.getsource(draw_group) + inspect.getsource(photograph_wildly) + miniad.source_hash()
+    parts = (draw_group, photograph_wildly, embedded.Stem.pretrained, embedded.oddness)
+    source = "".join(map(inspect.getsource, parts)) + miniad.source_hash()
     recipe = f"{groups} drawings, seed {seed}, source {hashlib.sha256(source.encode()).hexdigest()[:12]}"
     names = {part: work / f"{part}-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}.npy" for part in PARTS}
     if not names["labels"].is_file():
@@ -248,16 +249,12 @@ def contrastive_loss(image, text, scale, labels, states):
     return to_text + to_image + within + verdict + pairs
 
 
-def embed_features(visual, images, pretrained, grid):
-    """Global embeddings (batch, dim) from pixels and frozen features, with a ``grid`` x ``grid`` of tokens (15 or fewer)."""
+def embed_features(visual, images, pretrained):
+    """Global embeddings (batch, dim) from pixels and the stem's frozen features."""
     trunk = visual.trunk
     fine = trunk.patch_embed.backbone.fine(images.contiguous(memory_format=torch.channels_last))
-    x = F.adaptive_avg_pool2d(torch.cat([pretrained, fine], 1), grid)
-    full = (embedded.GRID, embedded.GRID)
-    position = resample_abs_pos_embed(trunk.pos_embed, (grid, grid), full, num_prefix_tokens=1)
-    tokens = trunk.patch_embed.proj(x).flatten(2).transpose(1, 2)
-    tokens = torch.cat([trunk.cls_token.expand(len(x), -1, -1), tokens], 1) + position
-    return visual.head(trunk.norm(trunk.blocks(tokens))[:, 0])
+    tokens = trunk.patch_embed.proj(torch.cat([pretrained, fine], 1)).flatten(2).transpose(1, 2)
+    return visual.head(trunk.norm(trunk.blocks(trunk._pos_embed(tokens)))[:, 0])
 
 
 def build(work):
@@ -282,13 +279,13 @@ def make_optimizer(model, rate):
     return torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98))
 
 
-def train(work, out, groups=GROUPS, steps=STEPS, coarse_steps=COARSE_STEPS, batch=192, rate=1e-3, seed=0, every=100):
+def train(work, out, groups=GROUPS, steps=STEPS, batch=192, rate=1e-3, seed=0, every=100):
     """Train the embedded model and write its weights to ``out``. A stopped run continues where it was saved.
 
     Args:
         work: folder of the training set and checkpoints. groups: drawings, of ``GROUP`` photographs each.
-        steps, coarse_steps: optimiser steps in all, and the first ones on the coarse token grid. batch: images a step.
-        rate: peak learning rate (warm-up, then cosine). every: steps between checkpoints.
+        steps, batch: optimiser steps and images in each. rate: peak learning rate (warm-up, then cosine).
+        every: steps between checkpoints.
 
     Returns:
         DataFrame with one row per step: step, loss, seconds (since the start of the run that made it).
@@ -300,7 +297,7 @@ def train(work, out, groups=GROUPS, steps=STEPS, coarse_steps=COARSE_STEPS, batc
     model.eval()
     recipe, images, features, labels = prepare(work, groups, seed, model.visual.trunk.patch_embed.backbone)
     optimizer, checkpoint = make_optimizer(model, rate), work / "checkpoint.pt"
-    settings = {"recipe": recipe, "steps": steps, "coarse_steps": coarse_steps, "batch": batch, "rate": rate}
+    settings = {"recipe": recipe, "steps": steps, "batch": batch, "rate": rate}
     history = load_checkpoint(checkpoint, settings, model, optimizer)
     sentences = Sentences(model, tokenizer) if len(history) < steps else None
     model.train()
@@ -315,8 +312,7 @@ def train(work, out, groups=GROUPS, steps=STEPS, coarse_steps=COARSE_STEPS, batc
         rows = (drawn[:, None] * GROUP + np.arange(GROUP)).ravel()
         frozen_part = torch.from_numpy(features[rows]).to(torch.bfloat16)
         with torch.autocast("cpu", torch.bfloat16):
-            grid = COARSE if step < coarse_steps else embedded.GRID
-            image = embed_features(model.visual, pixels(images[rows]), frozen_part, grid)
+            image = embed_features(model.visual, pixels(images[rows]), frozen_part)
             text = model.text.proj(sentences.draw(rng))
         image, text = F.normalize(image.float(), dim=-1), F.normalize(text.float(), dim=-1)
         scale = model.logit_scale.exp().clamp(max=100)

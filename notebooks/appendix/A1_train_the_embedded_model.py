@@ -25,9 +25,8 @@
 profile = "mini"
 work = ""  # folder of the training set and the checkpoints; default data/training
 out = ""  # weights to write; default in that folder, so that the committed ones stay
-groups = 16000  # drawings of four photographs each
-steps = 2250  # optimiser steps
-coarse_steps = 1500  # the first ones on an 8 x 8 grid of tokens
+groups = 20000  # drawings of four photographs each
+steps = 1250  # optimiser steps
 batch = 192  # photographs a step
 limit = 0  # development images per category in the check at the end (0: all)
 
@@ -50,7 +49,7 @@ out = Path(out or work / embedded.WEIGHTS.name)
 # %% [markdown]
 # ## Pictures
 #
-# A group is one drawing, photographed twice intact and twice with a defect. A third of the drawings show a training
+# A group is one drawing, photographed twice intact and twice with a defect. A fifth of the drawings show a training
 # category of MiniAD; the others show *no particular thing*, a new design on every draw. They teach that an unfamiliar
 # structure is not a defect: without them the model called every unknown object abnormal.
 
@@ -92,15 +91,14 @@ print(inspect.getsource(training.contrastive_loss))
 # ## Training
 
 # %%
-history = training.train(work, out, groups, steps, coarse_steps, batch)
+history = training.train(work, out, groups, steps, batch)
 print(f"{len(history)} steps, weights of {out.stat().st_size / 1e6:.1f} MB")
 
 # %%
 smooth = history.loss.rolling(min(25, len(history)), min_periods=1).mean()
 figure, axis = plots.plt.subplots(figsize=(7, 2.6))
 axis.plot(history.step, smooth)
-axis.axvline(coarse_steps, color="0.5", ls="--", lw=1)
-axis.set(xlabel="step (dashed: from the coarse grid to the full one)", ylabel="loss, mean of 25 steps")
+axis.set(xlabel="step", ylabel="loss, mean of 25 steps")
 plots.plt.show()
 
 # %% [markdown]
