@@ -97,8 +97,7 @@ backbone = benchmark.profile_backbone(settings)
 rows = []
 for name in prompts.banks():
     for c in miniad.split_names("development"):
-        answers = prompts.load_bank(name, c).answers
-        ensemble = scoring.build_ensemble(backbone, c, answers.normal, answers.abnormal, prompts.SHORT_TEMPLATES)
+        ensemble = scoring.bank_ensemble(backbone, c, name)
         rows.append({"bank": name, "category": c} | ambiguity.measures(ensemble))
 banks = pd.DataFrame(rows).drop(columns="ambiguity")
 study.save_table(banks, results, "prompt_banks")

@@ -40,15 +40,8 @@ categories = {c.name: c.take(limit) for c in datasets.load_dataset("miniad-devel
 # the largest remaining variation (a principal component). A blue dot right of the dashed line, or a red one left of it,
 # is a prompt on the wrong side. This is our version of the paper's Figure 4.
 
-
 # %%
-def ensemble_of(bank, name):
-    answers = prompts.load_bank(bank, name).answers
-    return scoring.build_ensemble(backbone, name, answers.normal, answers.abnormal, prompts.SHORT_TEMPLATES)
-
-
-# %%
-ensemble = ensemble_of(llm, category)
+ensemble = scoring.bank_ensemble(backbone, category, llm)
 figure = plots.semantic_space(ensemble, title=f"{category}, prompts of {llm}")
 plots.save(figure, results, "semantic_space")
 
@@ -89,7 +82,9 @@ rows = []
 for name, data in categories.items():
     image = benchmark.encode_category(backbone, data).image
     for bank in prompts.banks():
-        rows.append({"bank": bank, "category": name} | ambiguity.measures(ensemble_of(bank, name), image))
+        rows.append(
+            {"bank": bank, "category": name} | ambiguity.measures(scoring.bank_ensemble(backbone, name, bank), image)
+        )
 rates = pd.DataFrame(rows)
 study.save_table(rates, results, "ambiguity")
 rates.pivot(index="category", columns="bank", values="ambiguity").round(2)

@@ -66,8 +66,7 @@ print(inspect.getsource(scoring.margin))
 
 # %%
 data = next(c for c in categories if c.name == category)
-answers = prompts.load_bank(llm, category).answers
-ensemble = scoring.build_ensemble(backbone, category, answers.normal, answers.abnormal, prompts.SHORT_TEMPLATES)
+ensemble = scoring.bank_ensemble(backbone, category, llm)
 image = benchmark.encode_category(backbone, data).image
 row = int(data.labels.argmax())
 weights = scoring.salience(image[row : row + 1], ensemble)[1][0]
@@ -86,15 +85,8 @@ pd.DataFrame({"abnormal prompt": ensemble.abnormal, "weight": weights}).nlargest
 
 
 # %%
-def ensemble_of(bank, name):
-    answers = [prompts.load_bank(part, name).answers for part in (["static", llm] if bank == "both" else [bank])]
-    normal, abnormal = sum((a.normal for a in answers), []), sum((a.abnormal for a in answers), [])
-    return scoring.build_ensemble(backbone, name, normal, abnormal, prompts.SHORT_TEMPLATES)
-
-
-# %%
 def compare(data, bank, encoded, places, masks):
-    ensemble = ensemble_of(bank, data.name)
+    ensemble = scoring.bank_ensemble(backbone, data.name, *(["static", llm] if bank == "both" else [bank]))
     for reading in scoring.READINGS:
         text = scoring.adapt(encoded.image, ensemble, reading)
         scores = scoring.anomaly_score(encoded.image, *text).numpy()
@@ -182,7 +174,7 @@ plots.save(figure, results, "contextual_steps")
 # The chosen reading against `mean`, category by category (the profile's bank, all splits).
 
 # %%
-chosen = "both" if settings.static and settings.bank == llm else settings.bank
+chosen = "both" if settings.banks == ("static", llm) else settings.bank
 own = found[found.bank == chosen].assign(auroc=[d[0] for d in found[found.bank == chosen].draws])
 wide = 100 * own.pivot_table(index=["split", "category"], columns="reading", values="auroc", sort=False)
 wide.index = [f"{category} ({'test' if split.endswith('test') else 'dev.'})" for split, category in wide.index]

@@ -30,7 +30,7 @@ import pandas as pd
 import torch
 
 from zsadlib import aligner, benchmark, bootstrap, datasets, metrics, plots, profiles, scoring, study
-from zsadlib.prompts import TEMPLATES, load_bank
+from zsadlib.prompts import TEMPLATES
 
 plots.use_style()
 settings, results = profiles.load_profile(profile), study.results_folder(profile)
@@ -89,8 +89,7 @@ def patch_scores(way, batch, encoded, text):
 
 # %%
 def static_ensemble(name):
-    answers = load_bank("static", name).answers
-    return scoring.build_ensemble(backbone, name, answers.normal, answers.abnormal, TEMPLATES)
+    return scoring.bank_ensemble(backbone, name, "static", templates=TEMPLATES)
 
 
 ways = ["raw", "vv 1", "vv 2", *fitted, "lstsq per image", "windows 2", "windows 3"]

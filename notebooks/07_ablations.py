@@ -45,14 +45,7 @@ committed = benchmark.profile_aligner(settings, backbone)
 
 
 # %%
-def ensemble_of(name, bank, static, templates=prompts.SHORT_TEMPLATES):
-    parts = [bank] if bank == "static" or not static else ["static", bank]
-    answers = [prompts.load_bank(part, name).answers for part in parts]
-    normal, abnormal = sum((a.normal for a in answers), []), sum((a.abnormal for a in answers), [])
-    return scoring.build_ensemble(backbone, name, normal, abnormal, templates)
-
-
-ensembles = {c.name: ensemble_of(c.name, settings.bank, settings.static) for c in development + test}
+ensembles = {c.name: scoring.bank_ensemble(backbone, c.name, *settings.banks) for c in development + test}
 
 
 # %%
@@ -126,8 +119,8 @@ plots.save(figure, results, "ablation_aligner")
 
 
 # %%
-def draws(c, bank, static, reading, place):
-    ensemble = ensemble_of(c.name, bank, static)
+def draws(c, banks, reading, place):
+    ensemble = scoring.bank_ensemble(backbone, c.name, *banks)
     text = scoring.adapt(encoded[c.name].image, ensemble, reading)
     scores = scoring.anomaly_score(encoded[c.name].image, *text).numpy()
     maps = aligner.to_map(scoring.anomaly_score(place(encoded[c.name].patches), *text), settings.map_size).numpy()
@@ -138,10 +131,10 @@ def draws(c, bank, static, reading, place):
 
 # %%
 stack = {
-    "static prompts, raw patches": ("static", False, "mean", backbone.project),
-    "+ aligner": ("static", False, "mean", committed),
-    f"+ {settings.bank}": (settings.bank, settings.static, "mean", committed),
-    f"+ {settings.reading}": (settings.bank, settings.static, settings.reading, committed),
+    "static prompts, raw patches": (["static"], "mean", backbone.project),
+    "+ aligner": (["static"], "mean", committed),
+    f"+ {settings.bank}": (settings.banks, "mean", committed),
+    f"+ {settings.reading}": (settings.banks, settings.reading, committed),
 }
 found = {part: pd.DataFrame([draws(c, *options) for c in test]) for part, options in stack.items()}
 
@@ -181,7 +174,7 @@ aligners = {"MiniAD development": committed} | {
 
 # %%
 def travel(c, name, fit):
-    ensemble = ensemble_of(c.name, "static", False)
+    ensemble = scoring.bank_ensemble(backbone, c.name, "static")
     z = encoded[c.name] if c.name in encoded else benchmark.encode_category(backbone, c)
     text = scoring.adapt(z.image, ensemble)
     maps = aligner.to_map(scoring.anomaly_score(fit(z.patches), *text), settings.map_size).numpy()
@@ -214,8 +207,9 @@ transfer.set_index(["scored on", "fitted on"]).astype(float).mul(100).round(1)
 # %%
 def by_kind(c):
     kinds, image = np.array([s.kind for s in c.test]), benchmark.encode_category(backbone, c).image
-    for bank, static, reading in (("static", False, "mean"), (settings.bank, settings.static, settings.reading)):
-        text = scoring.adapt(image, ensemble_of(c.name, bank, static), reading)
+    recorded = [bank for bank in settings.banks if bank == "static" or prompts.bank_path(bank, c.name).is_file()]
+    for banks, reading in ((["static"], "mean"), (recorded or ["static"], settings.reading)):
+        text = scoring.adapt(image, scoring.bank_ensemble(backbone, c.name, *banks), reading)
         scores = scoring.anomaly_score(image, *text).numpy()
         for kind in sorted(set(kinds) - {"good"}):
             part = np.isin(kinds, ["good", kind])
@@ -224,7 +218,7 @@ def by_kind(c):
                 "category": c.name,
                 "kind": kind,
                 "images": int((kinds == kind).sum()),
-                "bank": bank,
+                "banks": " + ".join(banks),
                 "reading": reading,
             }
             yield row | {"image_auroc": value, "low": low, "high": high}
@@ -234,7 +228,7 @@ def by_kind(c):
 if own:
     kinds = pd.DataFrame(by_kind(own))
     study.save_table(kinds, results, "photographs_by_kind")
-    display(kinds.set_index(["kind", "images", "bank", "reading"])[["image_auroc", "low", "high"]].mul(100).round(1))
+    display(kinds.set_index(["kind", "images", "banks", "reading"])[["image_auroc", "low", "high"]].mul(100).round(1))
 else:
     print("no folder was named: see the parameter 'photographs'")
 

@@ -283,7 +283,7 @@ def test_an_explanation_names_the_heaviest_prompts_of_the_winning_side(backbone,
         assert {r["side"] for r in reasons} == {"abnormal" if abnormal else "normal"}
         for r in reasons:
             assert r["map"].shape == (192, 192) and 0 <= r["map"].min() and r["map"].max() <= 1 and 0 <= r["score"] <= 1
-    single = Alfa(backbone, detector.aligner, "static", "mean").prepare("bolt")
+    single = Alfa(backbone, detector.aligner, ["static"], "mean").prepare("bolt")
     single.ensemble = scoring.build_ensemble(backbone, "bolt", ["good bolt"], ["broken bolt"])
     scores, maps = single.predict(batch)
     for i, (reason,) in enumerate(single.explain(batch)):  # one prompt a side: the explanation is the prediction

@@ -49,7 +49,7 @@ def build_detector(method, profile, backbone, aligner=None):
         return WinClip(backbone, profile.map_size, profile.window_sizes)
     if method == "alfa":
         aligner = aligner or profile_aligner(profile, backbone)
-        return Alfa(backbone, aligner, profile.bank, profile.reading, profile.static, profile.map_size)
+        return Alfa(backbone, aligner, profile.banks, profile.reading, profile.map_size)
     raise ValueError(f"unknown method '{method}'; choose one of clip-ac, winclip, alfa")
 
 

@@ -1,6 +1,6 @@
 """The methods, all behind one small interface: ``prepare(category)``, then ``predict(batch)``.
 
-    detector = Alfa(backbone, aligner, bank="strong").prepare("screw")
+    detector = Alfa(backbone, aligner, banks=["strong"]).prepare("screw")
     image_scores, anomaly_maps = detector.predict(backbone.preprocess(images))
 
 Image scores (batch,) and maps (batch, map_size, map_size) are in [0, 1], higher = more abnormal. With ``support_images``
@@ -12,7 +12,7 @@ from torch.nn import functional as F
 
 from zsadlib import scoring
 from zsadlib.aligner import harmonic_mean, to_map
-from zsadlib.prompts import SHORT_TEMPLATES, load_bank
+from zsadlib.prompts import load_bank
 
 MAP_SIZE = 192
 
@@ -85,23 +85,18 @@ class Alfa:
     """ALFA (reconstruction): LLM prompts, contextual scoring per image, and the fitted aligner for the map.
 
     Args:
-        bank: name of the prompt bank. reading: of contextual scoring. aligner: a fitted ``Aligner``, or None for the raw
-            patch tokens. static: add WinCLIP's static prompts to the bank's.
+        aligner: a fitted ``Aligner``, or None for the raw patch tokens. banks: names of the prompt banks to join.
+        reading: of contextual scoring.
     """
 
     name = "alfa"
 
-    def __init__(self, backbone, aligner, bank="static", reading="salience", static=True, map_size=MAP_SIZE):
+    def __init__(self, backbone, aligner, banks=("static",), reading="salience", map_size=MAP_SIZE):
         self.backbone, self.aligner, self.map_size = backbone, aligner, map_size
-        self.bank, self.reading, self.static = bank, reading, static
+        self.banks, self.reading = banks, reading
 
     def prepare(self, category, support_images=None):
-        answers = load_bank(self.bank, category).answers
-        normal, abnormal = list(answers.normal), list(answers.abnormal)
-        if self.static and self.bank != "static":
-            base = load_bank("static", category).answers
-            normal, abnormal = base.normal + normal, base.abnormal + abnormal
-        self.ensemble = scoring.build_ensemble(self.backbone, category, normal, abnormal, SHORT_TEMPLATES)
+        self.ensemble = scoring.bank_ensemble(self.backbone, category, *self.banks)
         self.memory = None
         if support_images is not None:
             self.memory = Memory(self.backbone.encode(support_images).patches)

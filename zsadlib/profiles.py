@@ -27,6 +27,11 @@ class Profile(BaseModel):
     batch_size: int = Field(ge=1, le=1024)
     seed: int = Field(ge=0)
 
+    @property
+    def banks(self):
+        """Names of the prompt banks that ALFA joins: the static states first where ``static`` says so."""
+        return ("static", self.bank) if self.static else (self.bank,)
+
 
 def profile_names():
     return sorted(p.stem for p in FOLDER.glob("*.json"))

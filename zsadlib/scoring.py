@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
-from zsadlib.prompts import STATIC_ABNORMAL, STATIC_NORMAL, TEMPLATES
+from zsadlib.prompts import SHORT_TEMPLATES, STATIC_ABNORMAL, STATIC_NORMAL, TEMPLATES, load_bank
 
 SCORE_TEMPERATURE = 0.07  # WinCLIP's
 SALIENCE_TEMPERATURE = 0.1
@@ -72,6 +72,13 @@ def build_ensemble(backbone, category, normal, abnormal, templates=TEMPLATES):
     return PromptEnsemble(
         tuple(normal), tuple(abnormal), t[:n], t[n : n + a], axis, (center_normal + center_abnormal) / 2
     )
+
+
+def bank_ensemble(backbone, category, *banks, templates=SHORT_TEMPLATES):
+    """``build_ensemble`` from the recorded prompts of one or more banks ("static", "gemma-3-270m"), joined in order."""
+    answers = [load_bank(bank, category).answers for bank in dict.fromkeys(banks)]
+    normal, abnormal = ([prompt for a in answers for prompt in getattr(a, side)] for side in ("normal", "abnormal"))
+    return build_ensemble(backbone, category, normal, abnormal, templates)
 
 
 def _keep(mask, value):
