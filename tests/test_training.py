@@ -127,3 +127,40 @@ def test_the_committed_training_notebook_is_the_run_of_the_committed_weights():
     printed = "".join(o.get("text", "") for c in notebook.cells for o in c.get("outputs", []))
     size = embedded.WEIGHTS.stat().st_size / 1e6
     assert f"{training.STEPS} steps, weights of {size:.1f} MB" in printed
+
+
+def test_oddness_is_the_distance_to_the_most_similar_places_that_do_not_touch():
+    features = torch.randn(2, sum(embedded.LEVELS), 6, 6, generator=torch.Generator().manual_seed(1))
+    found = embedded.oddness(features).numpy()
+    assert found.shape == (2, len(embedded.LEVELS) * len(embedded.NEIGHBOURS), 6, 6)
+    level = features[1, 96:136].numpy()  # the second level
+    for row, column in ((0, 0), (2, 3), (5, 1)):
+        here = level[:, row, column]
+        others = [
+            here @ level[:, r, c] / np.linalg.norm(here) / np.linalg.norm(level[:, r, c])
+            for r in range(6)
+            for c in range(6)
+            if max(abs(r - row), abs(c - column)) > 1
+        ]
+        for i, k in enumerate(embedded.NEIGHBOURS):
+            expected = 1 - np.mean(sorted(others)[-k:])
+            assert found[1, len(embedded.NEIGHBOURS) + i, row, column] == pytest.approx(expected, abs=1e-5)
+
+
+def test_a_repeated_pattern_is_ordinary_and_the_one_place_that_differs_is_odd():
+    features = torch.randn(1, sum(embedded.LEVELS), 1, 1, generator=torch.Generator().manual_seed(2)).repeat(1, 1, 9, 9)
+    features[..., 4, 4] *= -1
+    odd = embedded.oddness(features)[0]
+    assert (odd[:, 4, 4] > 1.9).all() and (odd.flatten(1).median(1).values < 1e-5).all()
+
+
+def test_the_class_token_collects_the_largest_answer_of_any_patch():
+    torch.manual_seed(0)
+    block = embedded.GatheringBlock(12, 3).eval()
+    tokens = torch.randn(2, 8, 12)
+    with torch.no_grad():
+        plain = super(embedded.GatheringBlock, block).forward(tokens)
+        given = block(tokens)
+        answers = torch.stack([block.ask(plain[:, i]) for i in range(1, 8)]).max(0).values
+        assert torch.equal(given[:, 1:], plain[:, 1:])
+        assert torch.allclose(given[:, 0], plain[:, 0] + block.tell(answers), atol=1e-6)
