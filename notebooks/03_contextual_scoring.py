@@ -54,7 +54,7 @@ print(inspect.getsource(scoring.salience))
 # %% [markdown]
 # Two designs go beyond what a reader of the paper would try first. `typical` asks what remains of `salience` when the image
 # has no say. `margin` needs no static axis: a prompt counts by how much the image prefers it to the most similar sentence of
-# the *other* side, so a sentence that both sides say cannot win.
+# the *other* side. On the side that fits the image, a sentence that both sides say loses.
 
 # %%
 print(inspect.getsource(scoring.margin))
@@ -102,7 +102,7 @@ for data in categories + [c.take(limit) for c in datasets.load_dataset("miniad-t
     context = encoded, align(encoded.patches), benchmark.masks_of(data, settings.map_size // 2)
     found += [row for bank in banks for row in compare(data, bank, *context)]
 found = pd.DataFrame(found)
-found["draws"] = [bootstrap.image_draws(row.labels, row.scores) for row in found.itertuples()]
+found["draws"] = [bootstrap.image_draws(row.labels, row.scores, row.category) for row in found.itertuples()]
 
 # %% [markdown]
 # One row per bank and reading: mean image AUROC over the categories of a split with a 95 % bootstrap interval over images, and
@@ -144,7 +144,8 @@ plots.save(figure, results, "llm_comparison")
 # ### What does each step do?
 #
 # From the static states to a bank's prompts as they are (`mean`), and from there to each reading. The same resampled images
-# serve both ends of a step, so the 95 % interval is that of the difference (paired bootstrap).
+# serve both ends of a step, so the 95 % interval is that of the difference (paired bootstrap). It speaks of other images of
+# these categories; of the many steps shown, one in twenty would exclude zero by chance.
 
 # %%
 draws = {key: np.stack(list(group.draws)) for key, group in found.groupby(["split", "bank", "reading"])}
@@ -167,7 +168,7 @@ figure = plots.gains(on_test, "step", "gain in image AUROC (points), test catego
 plots.save(figure, results, "contextual_steps")
 
 # %% [markdown]
-# Blue: a gain that the interval separates from zero; red: a loss; grey: not to be told apart.
+# Blue: the interval lies above zero; red: below; grey: not to be told apart.
 #
 # ### Where does it hurt?
 #
@@ -199,7 +200,7 @@ for bank in banks:
 
 # %%
 def sentence(row):
-    sure = "surely better" if row.low > 0 else "surely worse" if row.high < 0 else "not to be told apart"
+    sure = "better" if row.low > 0 else "worse" if row.high < 0 else "not to be told apart"
     values = f"{100 * row.gain:+.1f} [{100 * row.low:+.1f}, {100 * row.high:+.1f}]"
     return f"{row.step}: {values}, up in {row.up} of {row.of} categories: {sure}"
 

@@ -14,64 +14,58 @@
 # **Question.** ALFA is a stack of parts and each part has a knob. What happens if one is taken away or turned?
 #
 # Knobs are turned on *development* categories only. The stack is then taken apart on the *test* categories, and the aligner is
-# carried to another kind of picture. Every difference comes with a paired bootstrap interval over images.
+# carried to another kind of picture; there every difference comes with a paired bootstrap interval over images.
 
 # %% tags=["parameters"]
 profile = "mini"
 limit = 0  # images per category (0: all)
-photographs = ""  # a labelled folder of your own in the MVTec AD layout, for the transfer of the aligner
+photographs = (
+    ""  # a labelled folder of your own in the MVTec AD layout (its absolute path), for the transfer of the aligner
+)
 photographs_of = "magnetic tile"  # what it shows
 
 # %%
 import numpy as np
 import pandas as pd
+import torch
 from IPython.display import display
 
-from zsadlib import aligner, benchmark, bootstrap, datasets, metrics, plots, profiles, prompts, scoring, study
+from zsadlib import aligner, benchmark, bootstrap, datasets, embedded, metrics, plots, profiles, prompts, scoring, study
 
 plots.use_style()
 settings, results = profiles.load_profile(profile), study.results_folder(profile)
 backbone = benchmark.profile_backbone(settings)
 development = [c.take(limit) for c in datasets.load_dataset("miniad-development")]
 test = [c.take(limit) for c in datasets.load_dataset("miniad-test")]
+textile = datasets.load_dataset("textile:200")[0].take(limit)
+own = datasets.read_category(photographs, photographs_of).take(limit) if photographs else None
+targets = [*test, textile, *([own] if own else [])]
 
 # %% [markdown]
 # Every image is encoded once; knobs only change what is done with the embeddings.
 
 # %%
-encoded = {c.name: benchmark.encode_category(backbone, c) for c in development + test}
-truth = {c.name: benchmark.masks_of(c, settings.map_size) for c in development + test}
+encoded = {c: benchmark.encode_category(backbone, c) for c in development + targets}
+truth = {c: benchmark.masks_of(c, settings.map_size) for c in development + targets if c.has_masks}
+ensembles = {c: scoring.bank_ensemble(backbone, c.name, *settings.banks) for c in development + test}
+static = {c: scoring.bank_ensemble(backbone, c.name, "static") for c in development + targets}
 committed = benchmark.profile_aligner(settings, backbone)
-
-
-# %%
-ensembles = {c.name: scoring.bank_ensemble(backbone, c.name, *settings.banks) for c in development + test}
-
-
-# %%
-def image_auroc(categories, weigh):
-    """Mean image AUROC when ``weigh(image, ensemble)`` chooses the prompts."""
-    values = []
-    for c in categories:
-        image, ensemble = encoded[c.name].image, ensembles[c.name]
-        sides = zip(weigh(image, ensemble), (ensemble.t_normal, ensemble.t_abnormal), strict=True)
-        text = [scoring.F.normalize(weights @ t, dim=-1) for weights, t in sides]
-        values.append(metrics.image_metrics(c.labels, scoring.anomaly_score(image, *text).numpy())["image_auroc"])
-    return np.mean(values)
-
 
 # %% [markdown]
 # ## Knob 1: how sharply an image may choose (`salience`, `margin`)
 #
-# A low temperature lets one prompt speak; a high one is the mean of what `anchor` leaves.
+# A low temperature lets one prompt speak; at a high one all that a reading keeps count the same.
 
 # %%
-temperatures = [0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0]
-sharpness = [
-    {"reading": name, "temperature": t, "value": image_auroc(development, lambda i, e: scoring.READINGS[name](i, e, t))}  # noqa: B023
-    for name in ("salience", "margin", "typical")
-    for t in temperatures
-]
+sharpness = []
+for reading in ("salience", "margin", "typical"):
+    for temperature in (0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0):
+        values = []
+        for c in development:
+            weigh = lambda image, ensemble: scoring.READINGS[reading](image, ensemble, temperature)  # noqa: B023, E731
+            scores = scoring.anomaly_score(encoded[c].image, *scoring.adapt(encoded[c].image, ensembles[c], weigh))
+            values.append(metrics.image_metrics(c.labels, scores.numpy())["image_auroc"])
+        sharpness.append({"reading": reading, "temperature": temperature, "value": np.mean(values)})
 sharpness = pd.DataFrame(sharpness)
 study.save_table(sharpness, results, "ablation_temperature")
 
@@ -86,14 +80,10 @@ plots.save(figure, results, "ablation_temperature")
 
 
 # %%
-def pixel_auroc(categories, fit):
-    """Mean pixel AUROC and AUPRO of the maps of a fitted aligner, prompts not adapted."""
-    values = []
-    for c in categories:
-        text = scoring.adapt(encoded[c.name].image, ensembles[c.name])
-        maps = aligner.to_map(scoring.anomaly_score(fit(encoded[c.name].patches), *text), settings.map_size).numpy()
-        values.append(metrics.pixel_metrics(truth[c.name], maps))
-    return pd.DataFrame(values).mean()[["pixel_auroc", "pixel_aupro"]].to_dict()
+def maps_of(c, ensemble, reading, place):
+    """Anomaly maps of a category: its patch tokens placed in the shared space by ``place``, prompts chosen by ``reading``."""
+    text = scoring.adapt(encoded[c].image, ensemble, reading)
+    return aligner.to_map(scoring.anomaly_score(place(encoded[c].patches), *text), settings.map_size).numpy()
 
 
 # %%
@@ -104,7 +94,8 @@ knobs += [("images", n, {}, paths[:: len(paths) // n][:n]) for n in (1, 2, 4, 8,
 fits = []
 for knob, value, options, images in knobs:
     fit = aligner.Aligner.fit(backbone, benchmark.batches(backbone, images, 16), **options)
-    fits.append({"knob": knob, "setting": value} | pixel_auroc(development[:3], fit))
+    found = [metrics.pixel_metrics(truth[c], maps_of(c, static[c], "mean", fit)) for c in development[:3]]
+    fits.append({"knob": knob, "setting": value} | pd.DataFrame(found).mean()[["pixel_auroc", "pixel_aupro"]].to_dict())
 fits = pd.DataFrame(fits)
 study.save_table(fits, results, "ablation_aligner")
 
@@ -115,28 +106,30 @@ plots.save(figure, results, "ablation_aligner")
 # %% [markdown]
 # ## The stack, part by part
 #
-# On the test categories: each row adds one part to the row above.
+# On the test categories: each row changes one thing in the row above.
 
 
 # %%
-def draws(c, banks, reading, place):
-    ensemble = scoring.bank_ensemble(backbone, c.name, *banks)
-    text = scoring.adapt(encoded[c.name].image, ensemble, reading)
-    scores = scoring.anomaly_score(encoded[c.name].image, *text).numpy()
-    maps = aligner.to_map(scoring.anomaly_score(place(encoded[c.name].patches), *text), settings.map_size).numpy()
-    return {"image_auroc": bootstrap.image_draws(c.labels, scores)} | bootstrap.pixel_draws(
-        c.labels, truth[c.name], maps
-    )
+def draws(c, ensemble, reading, place):
+    """Bootstrap draws of a category's metrics: of the image score, of the maps and of their maxima."""
+    text = scoring.adapt(encoded[c].image, ensemble, reading)
+    scores = scoring.anomaly_score(encoded[c].image, *text).numpy()
+    maps = maps_of(c, ensemble, reading, place)
+    found = {"image_auroc": bootstrap.image_draws(c.labels, scores, c.name)}
+    found["map_maximum_auroc"] = bootstrap.image_draws(c.labels, maps.max((1, 2)), c.name)
+    return found | (bootstrap.pixel_draws(c.labels, truth[c], maps, c.name) if c in truth else {})
 
 
 # %%
 stack = {
-    "static prompts, raw patches": (["static"], "mean", backbone.project),
-    "+ aligner": (["static"], "mean", committed),
-    f"+ {settings.bank}": (settings.banks, "mean", committed),
-    f"+ {settings.reading}": (settings.banks, settings.reading, committed),
+    "static prompts, raw patches": (static, "mean", backbone.project),
+    "with the aligner": (static, "mean", committed),
+    f"with {' + '.join(settings.banks)}": (ensembles, "mean", committed),
+    f"with {settings.reading}": (ensembles, settings.reading, committed),
 }
-found = {part: pd.DataFrame([draws(c, *options) for c in test]) for part, options in stack.items()}
+found = {
+    part: pd.DataFrame([draws(c, e[c], reading, place) for c in test]) for part, (e, reading, place) in stack.items()
+}
 
 # %%
 parts, names = [], list(stack)
@@ -150,85 +143,103 @@ study.save_table(parts, results, "ablation_stack")
 parts.set_index(["metric", "part"]).mul([100] * 4 + [1] * 2).round(1)
 
 # %%
-added = parts.dropna().assign(label=parts.metric.str.replace("_", " ") + ": " + parts.part)
+added = (
+    parts.dropna().astype({"up": int, "of": int}).assign(label=parts.metric.str.replace("_", " ") + ": " + parts.part)
+)
+added = added[(added.metric != "image_auroc") | (added.part != "with the aligner")]  # the image score has no patches
 figure = plots.gains(added, "label", "gain over the row above (points), test categories")
 plots.save(figure, results, "ablation_stack")
+
+# %% [markdown]
+# ## What does the model know without words?
+#
+# The embedded model's stem tells each place how unlike the rest of its own image it is (`embedded.oddness`). That is an anomaly
+# map with no language in it. How far does it get alone, and do words add anything?
+
+# %%
+rows, channels = [], slice(sum(embedded.LEVELS), None)
+for c in test if backbone.name == embedded.NAME else []:
+    batches = benchmark.batches(backbone, [s.path for s in c.test], settings.batch_size)
+    stem = backbone.visual.trunk.patch_embed.backbone
+    batches = (batch.to(memory_format=torch.channels_last) for batch in batches)
+    odd = np.concatenate([stem.pretrained(batch)[:, channels].mean(1).flatten(1) for batch in batches])
+    maps = aligner.to_map(torch.from_numpy(odd), settings.map_size).numpy()
+    found_image = metrics.image_metrics(c.labels, odd.max(1))["image_auroc"]
+    rows.append({"category": c.name, "image_auroc": found_image} | metrics.pixel_metrics(truth[c], maps))
+wordless = pd.DataFrame(rows)
+study.save_table(wordless, results, "ablation_without_words")
+
+# %%
+if len(wordless):
+    last = found[names[-1]]
+    beside = (
+        wordless.set_index("category")[["image_auroc", "pixel_auroc", "pixel_aupro"]].mean().to_frame("oddness alone")
+    )
+    beside["all of ALFA"] = [bootstrap.interval(list(last[metric]))[1] for metric in beside.index]
+    display(beside.mul(100).round(1))
 
 # %% [markdown]
 # ## Does the aligner travel?
 #
 # Three domains: MiniAD's drawings, photographs of textiles, and a folder of yours if you name one. The aligner is fitted on
-# the unlabelled images of one and used on another. Textiles have no masks, so there the maximum of the map is judged as an
-# image score. "Home" means fitted on pictures of the same kind (never with labels).
+# the unlabelled images of one and used on another, with static prompts. Textiles have no masks, so there only the maximum of the
+# map is judged, as an image score. A home aligner is fitted on every third image of the very set it is used on (never with
+# labels); its row shows what the committed one loses by travelling.
 
 # %%
-textile = datasets.load_dataset("textile:200")[0].take(limit)
-own = datasets.read_category(photographs, photographs_of).take(limit) if photographs else None
-homes = {"textile": [s.path for s in textile.test[::3]]}
-homes |= {photographs_of: [s.path for s in own.test[::3]]} if own else {}
+homes = {c.name: [s.path for s in c.test[::3]] for c in targets if c not in test}
 aligners = {"MiniAD development": committed} | {
     name: aligner.Aligner.fit(backbone, benchmark.batches(backbone, images, 16), settings.aligner_window)
     for name, images in homes.items()
 }
-
-
-# %%
-def travel(c, name, fit):
-    ensemble = scoring.bank_ensemble(backbone, c.name, "static")
-    z = encoded[c.name] if c.name in encoded else benchmark.encode_category(backbone, c)
-    text = scoring.adapt(z.image, ensemble)
-    maps = aligner.to_map(scoring.anomaly_score(fit(z.patches), *text), settings.map_size).numpy()
-    found = {"image_auroc": bootstrap.image_draws(c.labels, maps.max((1, 2)))}
-    if c.has_masks:
-        found |= bootstrap.pixel_draws(c.labels, benchmark.masks_of(c, settings.map_size), maps)
-    return {"scored on": c.dataset, "category": c.name, "fitted on": name} | found
-
+moved = [
+    {"scored on": c.dataset if c in test else c.name, "fitted on": name} | draws(c, static[c], "mean", fit)
+    for name, fit in aligners.items()
+    for c in targets
+]
+moved = pd.DataFrame(moved)
 
 # %%
-targets = [*test, textile, *([own] if own else [])]
-moved = pd.DataFrame([travel(c, name, fit) for name, fit in aligners.items() for c in targets])
 transfer = []
-for (target, name), group in moved.groupby(["scored on", "fitted on"], sort=False):
-    row = {"scored on": target, "fitted on": name}
-    for metric in ("image_auroc", "pixel_auroc", "pixel_aupro"):
-        usable = group[metric].dropna()
-        row[metric] = bootstrap.interval(list(usable))[1] if len(usable) else None
-    transfer.append(row)
+for metric in ("map_maximum_auroc", "pixel_auroc", "pixel_aupro"):
+    for target, group in moved.dropna(subset=metric).groupby("scored on", sort=False):
+        here = list(group[group["fitted on"] == "MiniAD development"][metric])
+        for name, other in group.groupby("fitted on", sort=False):
+            row = {
+                "metric": metric,
+                "scored on": target,
+                "fitted on": name,
+                "value": np.mean([d[0] for d in other[metric]]),
+            }
+            transfer.append(row | bootstrap.difference(here, list(other[metric])))
 transfer = pd.DataFrame(transfer)
 study.save_table(transfer, results, "aligner_transfer")
-transfer.set_index(["scored on", "fitted on"]).astype(float).mul(100).round(1)
+transfer.set_index(["metric", "scored on", "fitted on"]).mul([100] * 4 + [1] * 2).round(1)
 
 # %% [markdown]
-# (`image_auroc` here is that of the map's maximum.)
+# (`gain` is against the committed aligner, with its interval.)
 #
 # Photographs of your own, kind by kind: image AUROC of each kind of defect against the good ones, by the image score.
 
-
 # %%
-def by_kind(c):
-    kinds, image = np.array([s.kind for s in c.test]), benchmark.encode_category(backbone, c).image
+rows = []
+for c in [own] if own else []:
+    kinds, image = np.array([s.kind for s in c.test]), encoded[c].image
     recorded = [bank for bank in settings.banks if bank == "static" or prompts.bank_path(bank, c.name).is_file()]
     for banks, reading in ((["static"], "mean"), (recorded or ["static"], settings.reading)):
         text = scoring.adapt(image, scoring.bank_ensemble(backbone, c.name, *banks), reading)
         scores = scoring.anomaly_score(image, *text).numpy()
         for kind in sorted(set(kinds) - {"good"}):
             part = np.isin(kinds, ["good", kind])
-            low, value, high = bootstrap.interval([bootstrap.image_draws(c.labels[part], scores[part])])
-            row = {
-                "category": c.name,
-                "kind": kind,
-                "images": int((kinds == kind).sum()),
-                "banks": " + ".join(banks),
-                "reading": reading,
-            }
-            yield row | {"image_auroc": value, "low": low, "high": high}
-
+            low, value, high = bootstrap.interval([bootstrap.image_draws(c.labels[part], scores[part], kind)])
+            key = {"kind": kind, "images": int((kinds == kind).sum()), "banks": " + ".join(banks), "reading": reading}
+            rows.append(key | {"image_auroc": value, "low": low, "high": high})
 
 # %%
 if own:
-    kinds = pd.DataFrame(by_kind(own))
+    kinds = pd.DataFrame(rows)
     study.save_table(kinds, results, "photographs_by_kind")
-    display(kinds.set_index(["kind", "images", "banks", "reading"])[["image_auroc", "low", "high"]].mul(100).round(1))
+    display(kinds.set_index(["kind", "images", "banks", "reading"]).mul(100).round(1))
 else:
     print("no folder was named: see the parameter 'photographs'")
 
@@ -243,14 +254,20 @@ for metric, group in parts.groupby("metric", sort=False):
     )
 spread = fits.groupby("knob").pixel_auroc.agg(lambda v: 100 * (v.max() - v.min()))
 print("aligner, spread of pixel AUROC over each knob: " + ", ".join(f"{k} {v:.1f}" for k, v in spread.items()))
-home = transfer[transfer["scored on"] == "MiniAD test"].set_index("fitted on").pixel_auroc * 100
-print("MiniAD test, pixel AUROC by where the aligner was fitted: " + ", ".join(f"{k} {v:.1f}" for k, v in home.items()))
+away = (
+    transfer[(transfer["scored on"] == "MiniAD test") & (transfer.metric == "pixel_auroc")].set_index("fitted on").value
+)
+print(
+    "MiniAD test, pixel AUROC by where the aligner was fitted: "
+    + ", ".join(f"{k} {100 * v:.1f}" for k, v in away.items())
+)
 
 # %% [markdown]
 # ## Exercises
 #
-# **7.1** One image is enough to fit an aligner that beats the raw patches. Which image is the worst choice, and why?
+# **7.1** How few images does an aligner need to beat the raw patch tokens? Which image is the worst choice, and why?
 #
 # **7.2** Take the stack apart in another order: contextual scoring before the LLM's prompts. Do the steps add up?
 #
-# **7.3** Point `photographs` at a folder of your own: `zsad study --only 07 -p photographs=FOLDER --results results/mine`.
+# **7.3** Point it at your own pictures: `zsad study --only 07 -p photographs=/path/to/FOLDER -p photographs_of="magnetic tile"
+# --results results/mine`.

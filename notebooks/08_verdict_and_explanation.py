@@ -23,11 +23,13 @@ category = "tomato"  # explained in detail; a development category
 limit = 0  # images per category (0: all)
 
 # %%
+import re
+
 import numpy as np
 import pandas as pd
 from sklearn.linear_model import LogisticRegression
 
-from zsadlib import benchmark, captions, datasets, miniad, plots, profiles, prompts, scoring, study, verdict
+from zsadlib import benchmark, bootstrap, captions, datasets, miniad, plots, profiles, prompts, scoring, study, verdict
 
 plots.use_style()
 settings, results = profiles.load_profile(profile), study.results_folder(profile)
@@ -48,28 +50,31 @@ for c in categories:
 # `half` asks only the prompts: is the image closer to the abnormal ones? `otsu` and `mixture` look at the scores of the whole
 # unlabelled batch. The `oracle` knows the labels: it is the ceiling that F1-max reports.
 #
-# A batch in practice is not half defective, so each is tried on batches with every defective image, with one in ten, and none.
+# A batch in practice is not half defective, so each is tried on batches with every defective image, with one in ten (twenty
+# draws of which), and none. "all" calls every image abnormal: no rule is worth having that does worse.
 
 
 # %%
 def batches(c):
-    normal, bad = np.flatnonzero(c.labels == 0), np.flatnonzero(c.labels)
-    few = bad[:: max(1, len(bad) // max(1, len(normal) // 9))]
-    return {"as in the set": np.arange(len(c.labels)), "one in ten": np.concatenate([normal, few]), "none": normal}
+    """Indices of the images of each kind of batch, with its name."""
+    normal, bad, rng = np.flatnonzero(c.labels == 0), np.flatnonzero(c.labels), np.random.default_rng(0)
+    few = max(1, len(normal) // 9)
+    draws = [np.concatenate([normal, rng.choice(bad, min(few, len(bad)), replace=False)]) for _ in range(20)]
+    return [("as in the set", np.arange(len(c.labels))), *(("one in ten", d) for d in draws), ("none", normal)]
 
 
 # %%
 rows = []
 for c in categories:
-    for share, chosen in batches(c).items():
+    for share, chosen in batches(c):
         labels, values = c.labels[chosen], scores[c.name][chosen]
-        cuts = {name: rule(values) for name, rule in verdict.THRESHOLDS.items()}
+        cuts = {name: rule(values) for name, rule in verdict.THRESHOLDS.items()} | {"all": 0.0}
         cuts |= {"oracle": verdict.oracle(labels, values)} if labels.any() else {}
         key = {"split": c.dataset, "category": c.name, "defects": share}
         rows += [
             key | {"rule": n, "threshold": t} | verdict.verdict_metrics(labels, values, t) for n, t in cuts.items()
         ]
-table = pd.DataFrame(rows)
+table = pd.DataFrame(rows).groupby(["split", "category", "defects", "rule"], sort=False).mean().reset_index()
 study.save_table(table, results, "verdict")
 
 # %%
@@ -78,14 +83,16 @@ means = table.groupby(["split", "defects", "rule"], sort=False)[columns].mean().
 means.loc["MiniAD development"]
 
 # %% [markdown]
-# The rule was chosen on the development categories (above) and is frozen in the profile. On the test categories:
+# The rule was chosen on the development categories and is frozen in the profile: the best mean accuracy over the three kinds of
+# batches, as a batch of unknown make is what it will meet. (The oracle is the ceiling of F1 only.)
 
 # %%
-print(f"rule of the profile: {settings.threshold}")
+overall = means.loc["MiniAD development"].accuracy.unstack("rule")[list(verdict.THRESHOLDS)].mean()
+print(f"best on development: {overall.idxmax()} ({overall.max():.1f} %); rule of the profile: {settings.threshold}")
 means.loc["MiniAD test"]
 
 # %%
-mixed = table[(table.split == "MiniAD test") & (table.defects == "as in the set")]
+mixed = table[(table.split == "MiniAD test") & (table.defects == "as in the set") & (table.rule != "all")]
 figure = plots.bars(mixed, "category", "f1", "rule", "F1 without labels, and the oracle (%)")
 plots.save(figure, results, "verdict")
 
@@ -95,13 +102,14 @@ plots.save(figure, results, "verdict")
 # ## Reasons in words, each with its place
 #
 # For an image, the prompts with the largest weight on the side that won. Each is asked alone: its own small map shows where
-# *this* sentence, rather than the whole side, sees something.
+# *this* sentence, rather than the whole side, sees something. Of the first three kinds of defect, the image with the middle score.
 
 # %%
 data = next(c for c in categories if c.name == category)
 detector.prepare(category)
-order = [int(i) for i in np.argsort(-scores[category]) if data.labels[i]]
-rows = list({data.test[i].kind: i for i in reversed(order)}.values())[:3]
+kinds, order = np.array([s.kind for s in data.test]), np.argsort(scores[category])
+middle = [[i for i in order if kinds[i] == kind] for kind in sorted(set(kinds) - {"good"})[:3]]
+rows = [of_kind[len(of_kind) // 2] for of_kind in middle]
 pictures = [datasets.load_image(data.test[i].path) for i in rows]
 reasons = detector.explain(backbone.preprocess(pictures))
 
@@ -111,61 +119,71 @@ figure = plots.reasons(pictures, [data.test[i].kind for i in rows], reasons, tru
 plots.save(figure, results, "reasons")
 
 # %% [markdown]
-# `zsad score --explain reasons.jsonl` writes the same for your photographs, one line an image.
+# `zsad score --explain reasons.jsonl` writes the prompts for your photographs, one line an image, each with the place that it
+# finds most abnormal.
 #
 # ## Are the reasons right?
 #
 # Does the heaviest abnormal prompt name the kind of defect that the image really has? Two tests on every defective image. First,
-# sixteen sentences, one for each kind in MiniAD, of which one is right (chance: 1 in 16). Second, the recorded prompts of a
-# bank, in which a sentence *names* a kind if it contains one of its words (chance: the share of such sentences in the bank).
+# sixteen sentences, one for each kind in MiniAD, of which one is right. (They are captions of the embedded model's training; the
+# objects are not.) Second, the recorded prompts of a bank, in which a sentence *names* a kind if one of its words begins with one
+# of these. Chance is the share of right sentences among those that could be chosen; "constant" always picks the one sentence
+# that is right most often, which only hindsight knows.
 
 # %%
 WORDS = {
     "scratch": "scratch scuff scrap", "crack": "crack fractur fissur", "hole": "hole pit pore punctur",
     "cut": "cut gash slit slic", "stain": "stain spot blotch", "dent": "dent depress", "bump": "bump blister bulg lump",
     "chip": "chip missing notch", "contamination": "contamin foreign dirt debris particle", "worn": "worn wear abra",
-    "discolouration": "discolo colour color fade", "smear": "smear smudge blur", "bend": "bent bend deform warp twist",
-    "burn": "burn scorch char", "thread": "thread hair fib", "broken": "broken break split torn",
+    "discolouration": "discolo fade", "smear": "smear smudge blur", "bend": "bent bend deform warp twist",
+    "burn": "burn scorch char", "thread": "loose hair fib lint", "broken": "broken break split torn",
 }  # fmt: skip
-
-
-def names_kind(sentence, kind):
-    return any(word in sentence.lower() for word in WORDS[kind].split())
+pattern = {kind: re.compile(r"\b(" + "|".join(words.split()) + ")") for kind, words in WORDS.items()}
 
 
 # %%
-def heaviest(c, normal, abnormal):
-    """The index of the heaviest abnormal prompt of every defective image."""
+def hits(c, normal, abnormal, right):
+    """Per defective image: does the heaviest abnormal prompt name its kind, and the shares of chance and a constant pick."""
     ensemble = scoring.build_ensemble(backbone, c.name, normal, abnormal, prompts.SHORT_TEMPLATES)
-    return scoring.salience(encoded[c.name][c.labels == 1], ensemble)[1].argmax(1).tolist()
+    weights = scoring.salience(encoded[c.name][c.labels == 1], ensemble)[1].numpy()
+    names = np.array([[right(prompt, s.kind) for prompt in abnormal] for s in c.test if s.label])
+    possible = (weights > 0).any(0)
+    return names[np.arange(len(names)), weights.argmax(1)], names[:, possible].mean(), names[:, possible].mean(0).max()
 
 
 # %%
 named = []
 for c in categories:
-    kinds = [s.kind for s in c.test if s.label]
-    static, key = prompts.load_bank("static", c.name).answers, {"split": c.dataset, "category": c.name}
-    sentences = [captions.KINDS[kind][0].format(c.name) for kind in miniad.KINDS]
-    picks = heaviest(c, static.normal, sentences)
-    hit = np.mean([list(miniad.KINDS)[p] == kind for p, kind in zip(picks, kinds, strict=True)])
-    named.append(key | {"prompts": "one for each kind", "right": hit, "chance": 1 / len(miniad.KINDS)})
+    normal, key = prompts.load_bank("static", c.name).answers.normal, {"split": c.dataset, "category": c.name}
+    sixteen = {captions.KINDS[kind][0].format(c.name): kind for kind in miniad.KINDS}
+    tests = {"one for each kind": hits(c, normal, list(sixteen), lambda p, kind: sixteen[p] == kind)}  # noqa: B023
     for bank in prompts.banks()[1:]:
         answers = prompts.load_bank(bank, c.name).answers
-        picks = heaviest(c, answers.normal, answers.abnormal)
-        hit = np.mean([names_kind(answers.abnormal[p], kind) for p, kind in zip(picks, kinds, strict=True)])
-        chance = np.mean([[names_kind(a, kind) for a in answers.abnormal] for kind in kinds])
-        named.append(key | {"prompts": bank, "right": hit, "chance": chance})
+        names_it = lambda p, kind: bool(pattern[kind].search(p.lower()))  # noqa: E731
+        tests[bank] = hits(c, answers.normal, answers.abnormal, names_it)
+    named += [
+        key | {"prompts": n, "hits": h, "chance": share, "constant": best} for n, (h, share, best) in tests.items()
+    ]
 named = pd.DataFrame(named)
-study.save_table(named, results, "reasons")
-named.groupby(["split", "prompts"], sort=False)[["right", "chance"]].mean().mul(100).round(1)
+study.save_table(named.assign(right=named.hits.map(np.mean)).drop(columns="hits"), results, "reasons")
+
+# %%
+rows, rng = [], np.random.default_rng(0)
+for (split, test), group in named.groupby(["split", "prompts"], sort=False):
+    draws = [np.append(h.mean(), rng.choice(h, (bootstrap.DRAWS, len(h))).mean(1)) for h in group.hits]
+    low, right, high = bootstrap.interval(draws)
+    means_of = group[["chance", "constant"]].mean().to_dict()
+    rows.append({"split": split, "prompts": test, "right": right, "low": low, "high": high} | means_of)
+right = pd.DataFrame(rows)
+right.set_index(["split", "prompts"]).mul(100).round(1)
 
 # %% [markdown]
 # ## How sure is it?
 #
 # The image score looks like a probability. If it were one, 80 of 100 images with score 0.8 would be defective. The reliability
 # diagram shows what happens instead (a dot's size is its share of images); the expected calibration error (ECE) is the mean
-# distance from the diagonal. A logistic curve through the development scores (two numbers, with labels, on other
-# categories) is the usual repair.
+# distance from the diagonal. A logistic curve through the development scores (Platt scaling: two numbers, with labels, on
+# other categories) is the usual repair.
 
 # %%
 pooled = {}
@@ -194,9 +212,11 @@ print(
     f"'{settings.threshold}': F1 {own.f1:.1f}, accuracy {own.accuracy:.1f}; oracle: {best.f1:.1f} and {best.accuracy:.1f}."
 )
 print(f"In batches without a defect it raises false alarms on {alarms:.1f} % of the images.")
-for name, group in named[named.split == "MiniAD test"].groupby("prompts", sort=False):
-    right, chance = 100 * group.right.mean(), 100 * group.chance.mean()
-    print(f"{name}: the heaviest prompt names the defect in {right:.0f} % (chance {chance:.0f} %)")
+for row in right[right.split == "MiniAD test"].itertuples():
+    bounds = f"[{100 * row.low:.0f}, {100 * row.high:.0f}]"
+    print(
+        f"{row.prompts}: the heaviest prompt names the defect in {100 * row.right:.0f} % {bounds}, chance {100 * row.chance:.0f} %"
+    )
 print("ECE: " + ", ".join(f"{name} {100 * value:.1f}" for name, value in errors.items()))
 
 # %% [markdown]

@@ -23,8 +23,9 @@ def category():
 
 def test_draws_are_the_metric_on_resampled_images(category):
     labels, scores, masks, maps = category
-    drawn = bootstrap.counts(labels, 5, 1)
-    image, pixel = bootstrap.image_draws(labels, scores, 5, 1), bootstrap.pixel_draws(labels, masks, maps, n=5, seed=1)
+    drawn = bootstrap.counts(labels, "bolt", 5)
+    image = bootstrap.image_draws(labels, scores, "bolt", 5)
+    pixel = bootstrap.pixel_draws(labels, masks, maps, "bolt", n=5)
     for row in range(6):
         chosen = np.repeat(np.arange(12), drawn[row])
         assert labels[chosen].sum() == 6 and chosen.size == 12
@@ -35,11 +36,20 @@ def test_draws_are_the_metric_on_resampled_images(category):
     assert (drawn[0] == 1).all() and len({tuple(r) for r in drawn}) == 6
 
 
+def test_categories_are_drawn_independently_and_need_both_classes():
+    labels = np.repeat([0, 1], 30)
+    a, b = (bootstrap.counts(labels, name) for name in ("bolt", "key"))
+    assert (a == bootstrap.counts(labels, "bolt")).all()
+    assert abs(np.corrcoef(a[1:].ravel(), b[1:].ravel())[0, 1]) < 0.05
+    with pytest.raises(ValueError, match="one class"):
+        bootstrap.image_draws([1, 1], [0.1, 0.2], "bolt")
+
+
 def test_an_interval_surrounds_the_mean_and_shrinks_with_more_images():
     rng, widths = np.random.default_rng(0), []
     for n in (30, 480):
         sets = [(y, np.round(rng.normal(size=2 * n) + y, 1)) for y in [np.repeat([0, 1], n)] * 3]
-        low, value, high = bootstrap.interval([bootstrap.image_draws(*s) for s in sets])
+        low, value, high = bootstrap.interval([bootstrap.image_draws(*s, str(i)) for i, s in enumerate(sets)])
         assert value == pytest.approx(np.mean([roc_auc_score(*s) for s in sets]), abs=1e-12) and low < value < high
         widths.append(high - low)
     assert widths[1] < widths[0] / 2
@@ -48,11 +58,11 @@ def test_an_interval_surrounds_the_mean_and_shrinks_with_more_images():
 def test_paired_differences_are_narrower_than_unpaired_ones_and_count_signs():
     rng = np.random.default_rng(0)
     base, better = [], []
-    for sign in (1, 1, 1, -1):
+    for name, sign in zip("abcd", (1, 1, 1, -1), strict=True):
         y = np.repeat([0, 1], 60)
         hard = rng.normal(size=120) * 2 + y
-        base.append(bootstrap.image_draws(y, hard))
-        better.append(bootstrap.image_draws(y, hard + sign * 0.4 * y + 0.1 * rng.normal(size=120)))
+        base.append(bootstrap.image_draws(y, hard, name))
+        better.append(bootstrap.image_draws(y, hard + sign * 0.4 * y + 0.1 * rng.normal(size=120), name))
     found = bootstrap.difference(base, better)
     assert found["up"] == 3 and found["of"] == 4 and found["low"] < found["gain"] < found["high"]
     low, _, high = bootstrap.interval(base)
@@ -76,7 +86,23 @@ def test_a_batch_of_two_groups_is_cut_between_them(name):
 def test_a_batch_without_defects_is_not_cut_in_two_by_the_mixture():
     scores, labels = _batch(60, 0)
     assert verdict.mixture(scores) == 0.5 and verdict.mixture(scores[:3]) == 0.5
-    assert verdict.verdict_metrics(labels, scores, verdict.otsu(scores))["false_alarms"] > 0.2  # what otsu would do
+    found = verdict.verdict_metrics(labels, scores, verdict.otsu(scores))
+    assert found["false_alarms"] > 0.2  # what otsu would do
+    assert np.isnan(found["missed"]) and np.isnan(found["f1"])  # nothing could be missed
+    assert np.isnan(verdict.verdict_metrics([1, 1], [0.2, 0.8], 0.5)["false_alarms"])
+
+
+def test_the_mixture_cuts_where_both_groups_are_equally_likely_however_rare_one_is():
+    from scipy.special import logit
+    from scipy.stats import norm
+
+    rng = np.random.default_rng(0)
+    x = np.concatenate([rng.normal(-2, 0.5, 970), rng.normal(0, 0.5, 30)])
+    cut = logit(verdict.mixture(1 / (1 + np.exp(-x))))
+    fitted = verdict.GaussianMixture(2, covariance_type="tied", random_state=0, n_init=3).fit(x[:, None])
+    spread = np.sqrt(fitted.covariances_[0, 0])
+    likely = [w * norm.pdf(cut, m, spread) for w, m in zip(fitted.weights_, fitted.means_[:, 0], strict=True)]
+    assert likely[0] == pytest.approx(likely[1], rel=1e-6) and -1.2 < cut < 0
     assert verdict.otsu([0.3, 0.3]) == 0.5
 
 

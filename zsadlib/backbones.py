@@ -2,7 +2,7 @@
 
 All embeddings are float32 and on the CPU, wherever the model runs. The *image embedding* is the class token's, in the space
 shared with text; *patch tokens* are the last block's other tokens after the final norm, in the trunk's own space (``project``
-takes them to the shared one); a *window embedding* is the image embedding of a k x k window of patches alone (WinCLIP).
+takes them to the shared one); a *window embedding* is the image embedding of a k x k window of patch tokens (WinCLIP).
 """
 
 import logging

@@ -2,7 +2,8 @@
 
 Every method is scored on the same resamples: images are drawn with replacement within each category and class, and a
 method's *draws* are its metric on each of them. ``draws[0]`` is the metric on the images as they are. Differences of draws
-are paired, so what makes an image hard for all methods cancels out.
+are paired, so what makes an image hard for all methods cancels out. Categories are taken as they are: an interval speaks of
+other images of these categories, not of other categories (the sign counts do, weakly).
 """
 
 import numpy as np
@@ -14,20 +15,30 @@ DRAWS = 400
 BINS = 1000  # score levels of the pixel metrics' draws: finer than their own noise
 
 
-def counts(labels, n=DRAWS, seed=0):
-    """How often each image is drawn: (n + 1, images), the first row all ones. Sizes of both classes are kept."""
-    labels, rng = np.asarray(labels).astype(bool), np.random.default_rng(seed)
+def counts(labels, name, n=DRAWS):
+    """How often each image is drawn: (n + 1, images), the first row all ones. Sizes of both classes are kept.
+
+    Args:
+        labels: (images,), 1 = abnormal. name: of the category; it seeds the draws, so that all methods share them and no two
+            categories do.
+
+    Raises:
+        ValueError: only one class is present.
+    """
+    labels, rng = np.asarray(labels).astype(bool), np.random.default_rng(list(name.encode()))
+    if len(set(labels.tolist())) < 2:
+        raise ValueError(f"all {labels.size} images of '{name}' are of one class; a bootstrap of AUROC needs both")
     drawn = np.ones((n + 1, labels.size), np.int64)
     for side in (labels, ~labels):
         size = int(side.sum())
-        drawn[1:, side] = rng.multinomial(size, np.full(size, 1 / max(size, 1)), n)
+        drawn[1:, side] = rng.multinomial(size, np.full(size, 1 / size), n)
     return drawn
 
 
-def image_draws(labels, scores, n=DRAWS, seed=0):
+def image_draws(labels, scores, name, n=DRAWS):
     """Image AUROC of one category on every resample: (n + 1,)."""
     labels, scores = np.asarray(labels).astype(bool), np.asarray(scores)
-    drawn = counts(labels, n, seed).astype(float)
+    drawn = counts(labels, name, n).astype(float)
     abnormal, normal = scores[labels][:, None], scores[~labels][None]
     wins = (abnormal > normal) + 0.5 * (abnormal == normal)
     return np.einsum("da,an,dn->d", drawn[:, labels], wins, drawn[:, ~labels], optimize=True) / wins.size
@@ -50,19 +61,20 @@ def _histograms(masks, maps):
     return [np.stack(h).astype(float) for h in (background, defective, regions)] + [np.array(number, float)]
 
 
-def pixel_draws(labels, masks, maps, limit=0.3, n=DRAWS, seed=0):
+def pixel_draws(labels, masks, maps, name, limit=0.3, n=DRAWS):
     """Pixel AUROC and AUPRO of one category on every resample of its images.
 
     Scores are binned to ``BINS`` quantile levels, and pixels of one level count as tied: the first draw differs from the
     exact metric by about 1e-3, the same way for all draws.
 
     Args:
-        labels: (images,). masks: (images, height, width) bool. maps: same shape. limit: false-positive rate of AUPRO.
+        labels: (images,). masks: (images, height, width) bool. maps: same shape. name: of the category.
+        limit: false-positive rate of AUPRO.
 
     Returns:
         dict with "pixel_auroc" and "pixel_aupro", each (n + 1,).
     """
-    drawn = counts(labels, n, seed).astype(float)
+    drawn = counts(labels, name, n).astype(float)
     background, defective, regions, number = _histograms(np.asarray(masks, bool), np.asarray(maps))
 
     def curve(histogram):
@@ -89,7 +101,7 @@ def difference(base, other, level=0.95):
     """What ``other`` gains over ``base``: a dict with the mean difference, its interval, and in how many categories it is up.
 
     Args:
-        base, other: (categories, n + 1) draws made with the same seed on the same images.
+        base, other: (categories, n + 1) draws of the same categories, made with the same names on the same images.
     """
     gain = np.asarray(other) - np.asarray(base)
     low, value, high = interval(gain, level)

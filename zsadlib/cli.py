@@ -123,7 +123,7 @@ def score(
     if bank_note and method == "alfa":
         typer.echo(f"zsad: {bank_note}", err=True)
     names = map_names(files)
-    rows, reasons = [], {}
+    rows = []
     try:
         for path in tqdm(files, "scoring", unit="image"):
             row = {"path": str(path), "image_score": None, "verdict": "", "error": ""}
@@ -133,13 +133,10 @@ def score(
             except ValueError as error:
                 row["error"] = str(error)
                 continue
-            batch = backbone.preprocess([image])
-            image_score, anomaly_map = detector.predict(batch)
+            image_score, anomaly_map = detector.predict(backbone.preprocess([image]))
             row["image_score"] = round(float(image_score[0]), 6)
             if maps is not None:
                 plots.save_overlay(image, anomaly_map[0].numpy(), maps / names[path])
-            if explain is not None:
-                reasons[str(path)] = [in_pixels(reason, image.size) for reason in detector.explain(batch)[0]]
     finally:  # a run that is stopped keeps the rows it has
         scored = [row["image_score"] for row in rows if row["image_score"] is not None]
         threshold = verdict.THRESHOLDS[settings.threshold](scored) if scored else 0.5
@@ -148,10 +145,15 @@ def score(
                 row["verdict"] = "abnormal" if row["image_score"] >= threshold else "normal"
         with replacing(out) as temporary:
             pd.DataFrame(rows, columns=["path", "image_score", "verdict", "error"]).to_csv(temporary, index=False)
-        if explain is not None:
-            with replacing(explain) as temporary:
-                lines = [json.dumps(row | {"reasons": reasons.get(row["path"], [])}) for row in rows]
-                temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    if explain is not None:
+        with replacing(explain) as temporary, open(temporary, "w", encoding="utf-8") as file:
+            for path, row in zip(files, tqdm(rows, "explaining", unit="image"), strict=True):
+                reasons = []
+                if not row["error"]:  # a second look: the verdict may depend on the whole batch
+                    image = load_image(path)
+                    (found,) = detector.explain(backbone.preprocess([image]), threshold=threshold)
+                    reasons = [in_pixels(reason, image.size) for reason in found]
+                file.write(json.dumps(row | {"reasons": reasons}) + "\n")
     failed = sum(bool(r["error"]) for r in rows)
     typer.echo(f"{len(rows) - failed} images scored, {failed} failed; see {out}")
     if failed:
@@ -159,10 +161,13 @@ def score(
 
 
 def check_outputs(*files):
-    """Refuse, before any work, an output file that is a folder."""
+    """Refuse, before any work, an output file that is a folder or that two outputs share."""
+    files = [file for file in files if file is not None]
     for file in files:
-        if file is not None and file.is_dir():
+        if file.is_dir():
             raise ValueError(f"{file} is a folder; give the name of a file to write")
+    if len({file.resolve() for file in files}) < len(files):
+        raise ValueError(f"{files[0]} is named twice; give each output a file of its own")
 
 
 def in_pixels(reason, size):

@@ -116,15 +116,15 @@ class Alfa:
             patches, image_score = (patches + memory) / 2, (image_score + memory.amax(1)) / 2
         return image_score, to_map(patches, self.map_size)
 
-    def explain(self, batch, top=3):
-        """The prompts that decided each image's verdict, each with its own map. (This project's reading of "in words".)
+    def explain(self, batch, top=3, threshold=0.5):
+        """The heaviest prompts of the side that won, each with its own map. (This project's reading of "in words".)
 
         A prompt is judged alone against the other side's adapted embedding: its map says *where* this sentence, rather than
-        the whole side, sees something abnormal.
+        the whole side, sees something abnormal. Only words explain: the memory of a few-shot detector is left out.
 
         Args:
-            batch: preprocessed images. top: prompts per image, from the side that won (abnormal where the score is at
-                least 0.5), largest weight first.
+            batch: preprocessed images. top: prompts per image, largest weight first; those of weight 0 are left out.
+            threshold: of the verdict: abnormal where the image score is at least this.
 
         Returns:
             per image a list of dicts: side, prompt, weight in [0, 1], score (P(abnormal) by this prompt alone), map
@@ -140,8 +140,9 @@ class Alfa:
         vectors = {"normal": self.ensemble.t_normal, "abnormal": self.ensemble.t_abnormal}
         reasons = []
         for i, score in enumerate(image_scores):
-            side = "abnormal" if score >= 0.5 else "normal"
-            chosen = weights[side][i].topk(min(top, len(prompts[side]))).indices.tolist()
+            side = "abnormal" if score >= threshold else "normal"
+            heaviest = weights[side][i].topk(min(top, len(prompts[side])))
+            chosen = heaviest.indices[heaviest.values > 0].tolist()
             reasons.append([])
             for j in chosen:
                 alone = {"normal": text["normal"][i : i + 1], "abnormal": text["abnormal"][i : i + 1]}

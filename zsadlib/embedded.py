@@ -1,8 +1,12 @@
-"""The embedded vision-language model: small enough to live in the repository, a CLIP in every respect that matters here.
+"""The embedded vision-language model: a CLIP in its interface and its training, small enough to live in the repository.
 
 The vision tower is a hybrid ViT (convolutional stem, three transformer blocks, class token), the text tower the
 MiniLM sentence encoder of an installed package plus one linear layer. ``register`` makes it a model that open_clip
 knows by name; nothing else in the library is special about it. Architecture and training are this project's own.
+
+Two parts are not CLIP's, because a small model on few pictures needs the help: the stem tells each place how unlike the rest of
+its own image it is (``oddness``), and the class token collects maxima over the patches (``GatheringBlock``). Only the class
+token is ever trained to agree with text.
 """
 
 import contextlib

@@ -141,8 +141,9 @@ def top_half(image, ensemble):
 def margin(image, ensemble, temperature=SALIENCE_TEMPERATURE):
     """Weigh each prompt by how much the image prefers it to the most similar sentence of the other side.
 
-    softmax of (similarity - similarity of the nearest opposite prompt) / temperature within each side: a prompt that says
-    nearly what the other side says cannot win. Needs no static axis. (This project's own.)
+    softmax of (similarity - similarity of the nearest opposite prompt) / temperature within each side. Needs no static axis.
+    On the side that fits the image, a prompt that says nearly what the other side says loses; on the other side, where every
+    clear prompt fits worse than its opposite, it wins. (This project's own.)
     """
     alike = ensemble.t_normal @ ensemble.t_abnormal.T
     s_normal, s_abnormal = image @ ensemble.t_normal.T, image @ ensemble.t_abnormal.T
@@ -166,14 +167,15 @@ def adapt(image, ensemble, reading="mean"):
     """Text embeddings adapted to each image.
 
     Args:
-        image: (batch, dim) L2-normalised image embeddings. reading: a name in ``READINGS``.
+        image: (batch, dim) L2-normalised image embeddings. reading: a name in ``READINGS``, or a function like them.
 
     Returns:
         normal and abnormal text embeddings, each (batch, dim), L2-normalised.
     """
-    if reading not in READINGS:
+    weigh = reading if callable(reading) else READINGS.get(reading)
+    if weigh is None:
         raise ValueError(f"unknown reading of contextual scoring '{reading}'; choose one of {', '.join(READINGS)}")
-    w_normal, w_abnormal = READINGS[reading](image, ensemble)
+    w_normal, w_abnormal = weigh(image, ensemble)
     return F.normalize(w_normal @ ensemble.t_normal, dim=-1), F.normalize(w_abnormal @ ensemble.t_abnormal, dim=-1)
 
 

