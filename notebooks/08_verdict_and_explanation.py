@@ -102,7 +102,7 @@ plots.save(figure, results, "verdict")
 # ## Reasons in words, each with its place
 #
 # For an image, the prompts with the largest weight on the side that won. Each is asked alone: its own small map shows where
-# *this* sentence, rather than the whole side, sees something. Of the first three kinds of defect, the image with the middle score.
+# *this* sentence, rather than the whole side, sees something. Shown are the images with the middle score of three kinds of defect.
 
 # %%
 data = next(c for c in categories if c.name == category)
@@ -214,9 +214,8 @@ print(
 print(f"In batches without a defect it raises false alarms on {alarms:.1f} % of the images.")
 for row in right[right.split == "MiniAD test"].itertuples():
     bounds = f"[{100 * row.low:.0f}, {100 * row.high:.0f}]"
-    print(
-        f"{row.prompts}: the heaviest prompt names the defect in {100 * row.right:.0f} % {bounds}, chance {100 * row.chance:.0f} %"
-    )
+    words = f"the heaviest prompt names the defect in {100 * row.right:.0f} % {bounds}"
+    print(f"{row.prompts}: {words}, chance {100 * row.chance:.0f} %, constant {100 * row.constant:.0f} %")
 print("ECE: " + ", ".join(f"{name} {100 * value:.1f}" for name, value in errors.items()))
 
 # %% [markdown]

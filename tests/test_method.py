@@ -189,6 +189,10 @@ def test_margin_prefers_a_prompt_that_the_other_side_does_not_say():
     assert torch.allclose(weights, expected)
     far = scoring.margin(image, _plane([-60.0, 30.0], [30.0, 50.0]))[1][0]
     assert far[1] > far[0]  # the first says what a normal prompt says
+    normal = torch.tensor(
+        [[np.sin(-0.7), np.cos(-0.7)]], dtype=torch.float32
+    )  # -40 degrees: nothing abnormal fits well
+    assert scoring.margin(normal, ensemble)[1][0].argmax() == 0  # so there the ambiguous prompt loses least
 
 
 def test_typical_follows_the_axis_and_ignores_the_image():
@@ -283,6 +287,8 @@ def test_an_explanation_names_the_heaviest_prompts_of_the_winning_side(backbone,
         assert {r["side"] for r in reasons} == {"abnormal" if abnormal else "normal"}
         for r in reasons:
             assert r["map"].shape == (192, 192) and 0 <= r["map"].min() and r["map"].max() <= 1 and 0 <= r["score"] <= 1
+    assert {r["side"] for (r, *_) in detector.explain(batch, threshold=0.0)} == {"abnormal"}
+    assert {r["side"] for (r, *_) in detector.explain(batch, threshold=1.1)} == {"normal"}
     single = Alfa(backbone, detector.aligner, ["static"], "mean").prepare("bolt")
     single.ensemble = scoring.build_ensemble(backbone, "bolt", ["good bolt"], ["broken bolt"])
     scores, maps = single.predict(batch)

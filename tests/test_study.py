@@ -184,6 +184,7 @@ def test_evaluate_writes_the_tidy_table(tiny_category, tmp_path):
      (["score", ".", "--category", "x", "--out", "o.csv", "--profile", "huge"], "unknown profile"),
      (["score", ".", "--category", "x", "--out", "."], "is a folder"),
      (["score", ".", "--category", "x", "--out", "o.csv", "--explain", "."], "is a folder"),
+     (["score", ".", "--category", "x", "--out", "o", "--explain", "o"], "named twice"),
      (["score", ".", "--category", "x", "--out", "o.csv", "--explain", "e", "--method", "winclip"], "use --method alfa"),
      (["evaluate", "--root", ".", "--category", "x", "--out", "."], "is a folder"),
      (["evaluate", "--root", ".", "--category", "x", "--out", "o.csv"], "MVTec AD layout"),
@@ -235,8 +236,8 @@ def test_notebooks_are_readable():
 
 def test_committed_results_belong_to_the_committed_weights_and_prompts():
     record = json.loads((MINI / "manifest.json").read_text())
-    others = [json.loads(p.read_text()) for p in (ROOT / "results").glob("*/manifest.json")]
-    assert others and all(o["weights_sha256"] == record["weights_sha256"] for o in others)
+    for other in (ROOT / "results").glob("*/manifest.json"):
+        assert json.loads(other.read_text())["weights_sha256"] == record["weights_sha256"], other
     weights = {p.name: sha256(p) for p in embedded.WEIGHTS.parent.glob("*.safetensors")}
     assert record["weights_sha256"] == weights and record["prompt_bank_sha256"] == prompts.prompt_bank_hash()
     assert record["profile"] == profiles.load_profile("mini").model_dump(mode="json") and record["parameters"] == {}
