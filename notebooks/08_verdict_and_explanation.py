@@ -102,7 +102,7 @@ plots.save(figure, results, "verdict")
 # ## Reasons in words, each with its place
 #
 # For an image, the prompts with the largest weight on the side that won. Each is asked alone: its own small map shows where
-# *this* sentence, rather than the whole side, sees something. Shown are the images with the middle score of three kinds of defect.
+# *this* sentence, rather than the whole side, sees something. Shown: the image with the middle score of three kinds of defect.
 
 # %%
 data = next(c for c in categories if c.name == category)
