@@ -35,6 +35,8 @@ from zsadlib import aligner, benchmark, bootstrap, datasets, embedded, metrics, 
 plots.use_style()
 settings, results = profiles.load_profile(profile), study.results_folder(profile)
 backbone = benchmark.profile_backbone(settings)
+
+# %%
 development = [c.take(limit) for c in datasets.load_dataset("miniad-development")]
 test = [c.take(limit) for c in datasets.load_dataset("miniad-test")]
 textile = datasets.load_dataset("textile:200")[0].take(limit)
@@ -66,10 +68,10 @@ for reading in ("salience", "margin", "typical"):
             scores = scoring.anomaly_score(encoded[c].image, *scoring.adapt(encoded[c].image, ensembles[c], weigh))
             values.append(metrics.image_metrics(c.labels, scores.numpy())["image_auroc"])
         sharpness.append({"reading": reading, "temperature": temperature, "value": np.mean(values)})
-sharpness = pd.DataFrame(sharpness)
-study.save_table(sharpness, results, "ablation_temperature")
 
 # %%
+sharpness = pd.DataFrame(sharpness)
+study.save_table(sharpness, results, "ablation_temperature")
 figure = plots.curves(sharpness, "temperature", "reading", "image AUROC, development (%)")
 plots.save(figure, results, "ablation_temperature")
 
@@ -96,10 +98,10 @@ for knob, value, options, images in knobs:
     fit = aligner.Aligner.fit(backbone, benchmark.batches(backbone, images, 16), **options)
     found = [metrics.pixel_metrics(truth[c], maps_of(c, static[c], "mean", fit)) for c in development[:3]]
     fits.append({"knob": knob, "setting": value} | pd.DataFrame(found).mean()[["pixel_auroc", "pixel_aupro"]].to_dict())
-fits = pd.DataFrame(fits)
-study.save_table(fits, results, "ablation_aligner")
 
 # %%
+fits = pd.DataFrame(fits)
+study.save_table(fits, results, "ablation_aligner")
 figure = plots.curves(fits, "setting", "knob", "pixel AUROC, development (%)", y="pixel_auroc", panels=True)
 plots.save(figure, results, "ablation_aligner")
 
@@ -252,6 +254,8 @@ for metric, group in parts.groupby("metric", sort=False):
     print(
         f"{metric}: the largest step is '{best.part}' with {100 * best.gain:+.1f} points, up in {best.up:.0f} of {best.of:.0f}"
     )
+
+# %%
 spread = fits.groupby("knob").pixel_auroc.agg(lambda v: 100 * (v.max() - v.min()))
 print("aligner, spread of pixel AUROC over each knob: " + ", ".join(f"{k} {v:.1f}" for k, v in spread.items()))
 away = (
