@@ -71,13 +71,16 @@ print(f"{len(sample)} images, a matrix of {tuple(fitted['lstsq 2'].matrix.shape)
 
 
 # %%
-def patch_scores(way, batch, encoded, text):
+def patch_scores(way, batch, encoded, text, windows=None):
+    """Scores (batch, patches) of one way; ``windows`` keeps the window embeddings of a batch for the next way."""
+    windows = {} if windows is None else windows
     if way.startswith("windows"):
         k = int(way[-1])
-        windows = scoring.anomaly_score(backbone.encode_windows(batch, k), *text)
-        return aligner.harmonic_mean(windows, backbone.grid, k)
+        if k not in windows:
+            windows[k] = backbone.encode_windows(batch, k)
+        return aligner.harmonic_mean(scoring.anomaly_score(windows[k], *text), backbone.grid, k)
     if way == "winclip":  # the published map: both window sizes and the whole image
-        parts = [patch_scores(f"windows {k}", batch, encoded, text) for k in settings.window_sizes]
+        parts = [patch_scores(f"windows {k}", batch, encoded, text, windows) for k in settings.window_sizes]
         whole = scoring.anomaly_score(encoded.image, *text)[:, None]
         return (len(parts) + 1) / sum(1 / part.clamp_min(1e-6) for part in [*parts, whole])
     if way.startswith("vv"):
@@ -127,9 +130,10 @@ def measure(data, ways):
     collected, truth = {way: [] for way in ways}, benchmark.masks_of(data, settings.map_size)
     for batch in benchmark.batches(backbone, [s.path for s in data.test], settings.batch_size):
         encoded = backbone.encode(batch)
-        text = scoring.adapt(encoded.image, static[data.name])
+        text, windows = scoring.adapt(encoded.image, static[data.name]), {}
         for way in ways:
-            collected[way].append(aligner.to_map(patch_scores(way, batch, encoded, text), settings.map_size))
+            patches = patch_scores(way, batch, encoded, text, windows)
+            collected[way].append(aligner.to_map(patches, settings.map_size))
     for way, maps in collected.items():
         maps = torch.cat(maps).numpy()
         draws = bootstrap.pixel_draws(data.labels, truth, maps, data.name)

