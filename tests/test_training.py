@@ -53,9 +53,13 @@ def test_the_weights_were_trained_on_training_categories_only():
 
 def test_no_drawing_function_of_another_split_is_reached_from_a_training_one():
     tree = ast.parse(inspect.getsource(categories)).body + ast.parse(inspect.getsource(anything)).body
-    calls = {
-        f.name: {n.id for n in ast.walk(f) if isinstance(n, ast.Name)} for f in tree if isinstance(f, ast.FunctionDef)
+    functions = {
+        f.name: [n for n in ast.walk(f) if isinstance(n, ast.Name)] for f in tree if isinstance(f, ast.FunctionDef)
     }
+    own = {
+        f: {n.id for n in names if isinstance(n.ctx, ast.Store)} for f, names in functions.items()
+    }  # local variables
+    calls = {f: {n.id for n in names} - own[f] for f, names in functions.items()}
     reached = {draw.__name__ for draw in miniad.SPLITS["training"]}
     while more := {name for f in reached for name in calls[f] if name in calls} - reached:
         reached |= more
