@@ -90,6 +90,7 @@ def test_a_batch_without_defects_is_not_cut_in_two_by_the_mixture():
     assert found["false_alarms"] > 0.2  # what otsu would do
     assert np.isnan(found["missed"]) and np.isnan(found["f1"])  # nothing could be missed
     assert np.isnan(verdict.verdict_metrics([1, 1], [0.2, 0.8], 0.5)["false_alarms"])
+    assert verdict.otsu([0.3, 0.3]) == 0.5 and verdict.mixture([0.3] * 10) == 0.5  # ten copies of one photograph
 
 
 def test_the_mixture_cuts_where_both_groups_are_equally_likely_however_rare_one_is():
@@ -103,7 +104,6 @@ def test_the_mixture_cuts_where_both_groups_are_equally_likely_however_rare_one_
     spread = np.sqrt(fitted.covariances_[0, 0])
     likely = [w * norm.pdf(cut, m, spread) for w, m in zip(fitted.weights_, fitted.means_[:, 0], strict=True)]
     assert likely[0] == pytest.approx(likely[1], rel=1e-6) and -0.7 < cut < 0.4
-    assert verdict.otsu([0.3, 0.3]) == 0.5
 
 
 def test_otsu_leaves_the_least_variance_within():

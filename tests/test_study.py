@@ -150,7 +150,26 @@ def test_score_explains_itself_in_json_lines(tmp_path, backbone):
         assert set(said) == {"side", "prompt", "weight", "score", "where"}
         row, column = int(said["where"]["y"] * 192 / 90), int(said["where"]["x"] * 192 / 150)
         around = reason["map"][max(0, row - 1) : row + 4, max(0, column - 1) : column + 3]  # what one pixel covers
-        assert around.max() == pytest.approx(reason["map"].max(), abs=1e-6) and said["where"]["y"] < 90
+        assert around.max() == pytest.approx(reason["map"].max(), abs=1e-6)
+        assert said["where"]["x"] < 150 and said["where"]["y"] < 90
+
+
+def test_a_photograph_that_goes_away_before_it_is_explained_keeps_its_score(tmp_path, monkeypatch):
+    Image.new("RGB", (40, 40), "gray").save(tmp_path / "a.png")
+    reasons, out = tmp_path / "why.jsonl", tmp_path / "scores.csv"
+    load, calls = datasets.load_image, []
+
+    def once(path):
+        calls.append(path)
+        if len(calls) > 1:
+            raise ValueError(f"{path} does not exist")
+        return load(path)
+
+    monkeypatch.setattr(datasets, "load_image", once)
+    arguments = ["score", str(tmp_path), "--category", "bolt", "--out", str(out), "--explain", str(reasons)]
+    assert run_cli(cli.app, arguments).exit_code == 1 and pd.read_csv(out).image_score.notna().all()
+    (line,) = map(json.loads, reasons.read_text().splitlines())
+    assert line["reasons"] == [] and "does not exist" in line["error"] and line["image_score"] is not None
 
 
 def test_heat_maps_of_an_earlier_run_are_not_scored(tmp_path):

@@ -150,9 +150,12 @@ def score(
             for path, row in zip(files, tqdm(rows, "explaining", unit="image"), strict=True):
                 reasons = []
                 if not row["error"]:  # a second look: the verdict may depend on the whole batch
-                    image = load_image(path)
-                    (found,) = detector.explain(backbone.preprocess([image]), threshold=threshold)
-                    reasons = [in_pixels(reason, image.size) for reason in found]
+                    try:
+                        image = load_image(path)
+                        (found,) = detector.explain(backbone.preprocess([image]), threshold=threshold)
+                        reasons = [in_pixels(reason, image.size) for reason in found]
+                    except ValueError as error:  # it went away meanwhile; its score stands
+                        row["error"] = str(error)
                 file.write(json.dumps(row | {"reasons": reasons}) + "\n")
     failed = sum(bool(r["error"]) for r in rows)
     typer.echo(f"{len(rows) - failed} images scored, {failed} failed; see {out}")

@@ -26,13 +26,14 @@ from tqdm.auto import tqdm
 
 from zsadlib import captions, embedded, miniad
 from zsadlib.aligner import Aligner
-from zsadlib.backbones import load_backbone
+from zsadlib.backbones import load_backbone, window_indices
 from zsadlib.benchmark import EMBEDDED_ALIGNER, batches
 from zsadlib.datasets import load_miniad
 from zsadlib.files import replacing, sha256
 from zsadlib.miniad.anything import DESIGNS
 from zsadlib.miniad.defects import KINDS, Invisible, damage
 from zsadlib.miniad.drawing import noise
+from zsadlib.profiles import load_profile
 
 GROUPS, STEPS, FINISH = 20000, 1250, 150  # drawings, optimiser steps on whole photographs, and on their crops as well
 GROUP = 4  # photographs of one drawing: the first half intact, the second half damaged
@@ -278,13 +279,11 @@ def embed_tokens(visual, tokens):
 
 def tiles(tokens, k, rng):
     """A photograph's tokens cut into crops of k x k without overlap, at a random offset: (batch, crops, 1 + k * k, width)."""
-    count, grid = embedded.GRID // k, embedded.GRID
-    top, left = rng.integers(grid - count * k + 1, size=2)
-    rows = torch.arange(count * k).unflatten(0, (count, k))
-    index = (top + rows[:, None, :, None]) * grid + left + rows[None, :, None, :]  # tile row, tile column, row, column
-    patches = tokens[:, 1:][:, index.reshape(count**2, k * k)]
-    first = tokens[:, None, :1].expand(-1, count**2, -1, -1)
-    return torch.cat([first, patches], 2)
+    top, left = rng.integers(embedded.GRID % k + 1, size=2)
+    starts = embedded.GRID - k + 1
+    index = window_indices(embedded.GRID, k).unflatten(0, (starts, starts))[top::k, left::k].flatten(0, 1)
+    first = tokens[:, None, :1].expand(-1, len(index), -1, -1)
+    return torch.cat([first, tokens[:, 1:][:, index]], 2)
 
 
 def build(work):
@@ -402,8 +401,9 @@ def load_checkpoint(path, settings, model, optimizer):
     return saved["history"]
 
 
-def fit_aligner(out=EMBEDDED_ALIGNER, window=2):
-    """Fit the committed aligner on all development images of MiniAD, without their labels, and write it to ``out``."""
+def fit_aligner(out=EMBEDDED_ALIGNER):
+    """Fit the aligner of the profile "mini" on MiniAD's development images, without their labels, and write it to ``out``."""
+    window = load_profile("mini").aligner_window
     load_backbone.cache_clear()  # the weights may have changed
     backbone = load_backbone()
     paths = [sample.path for category in load_miniad("development") for sample in category.test]
