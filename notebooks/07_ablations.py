@@ -19,9 +19,7 @@
 # %% tags=["parameters"]
 profile = "mini"
 limit = 0  # images per category (0: all)
-photographs = (
-    ""  # a labelled folder of your own in the MVTec AD layout (its absolute path), for the transfer of the aligner
-)
+photographs = ""  # absolute path of a labelled folder of your own in the MVTec AD layout, to carry the aligner to
 photographs_of = "magnetic tile"  # what it shows
 
 # %%
@@ -44,7 +42,7 @@ own = datasets.read_category(photographs, photographs_of).take(limit) if photogr
 targets = [*test, textile, *([own] if own else [])]
 
 # %% [markdown]
-# Every image is encoded once; knobs only change what is done with the embeddings.
+# Every image that is scored is encoded once; knobs only change what is done with the embeddings.
 
 # %%
 encoded = {c: benchmark.encode_category(backbone, c) for c in development + targets}
@@ -72,13 +70,14 @@ for reading in ("salience", "margin", "typical"):
 # %%
 sharpness = pd.DataFrame(sharpness)
 study.save_table(sharpness, results, "ablation_temperature")
-figure = plots.curves(sharpness, "temperature", "reading", "image AUROC, development (%)")
+figure = plots.curves(sharpness, "temperature", "reading", "image AUROC (%)")
 plots.save(figure, results, "ablation_temperature")
 
 # %% [markdown]
 # ## Knob 2: how the aligner is fitted
 #
-# Fitted on the last three development categories, measured on the first three: ridge, window side, and the number of images.
+# Fitted on the last three development categories, measured on the first three: ridge, window side, and the number of images. One
+# knob is turned at a time; the others stay as frozen in the profile.
 
 
 # %%
@@ -93,16 +92,16 @@ paths = [s.path for c in development[3:] for s in c.test[::3]]
 knobs = [("ridge", r, {"ridge": r}, paths) for r in (0.001, 0.01, 0.1, 1.0, 10.0)]
 knobs += [("window", k, {"k": k}, paths) for k in (1, 2, 3, 4, 5, 6)]
 knobs += [("images", n, {}, paths[:: len(paths) // n][:n]) for n in (1, 2, 4, 8, 16, 32) if n <= len(paths)]
-fits = []
+frozen, fits = {"k": settings.aligner_window}, []
 for knob, value, options, images in knobs:
-    fit = aligner.Aligner.fit(backbone, benchmark.batches(backbone, images, 16), **options)
+    fit = aligner.Aligner.fit(backbone, benchmark.batches(backbone, images, 16), **(frozen | options))
     found = [metrics.pixel_metrics(truth[c], maps_of(c, static[c], "mean", fit)) for c in development[:3]]
     fits.append({"knob": knob, "setting": value} | pd.DataFrame(found).mean()[["pixel_auroc", "pixel_aupro"]].to_dict())
 
 # %%
 fits = pd.DataFrame(fits)
 study.save_table(fits, results, "ablation_aligner")
-figure = plots.curves(fits, "setting", "knob", "pixel AUROC, development (%)", y="pixel_auroc", panels=True)
+figure = plots.curves(fits, "setting", "knob", "pixel AUROC (%)", y="pixel_auroc", panels=True)
 plots.save(figure, results, "ablation_aligner")
 
 # %% [markdown]
