@@ -252,8 +252,9 @@ def test_notebooks_are_readable():
 
 def test_committed_results_belong_to_the_committed_weights_and_prompts():
     record = json.loads((MINI / "manifest.json").read_text())
-    for other in (ROOT / "results").glob("*/manifest.json"):
-        assert json.loads(other.read_text())["weights_sha256"] == record["weights_sha256"], other
+    for folder in (p for p in (ROOT / "results").iterdir() if p.is_dir() and not p.name.startswith(".")):
+        other = json.loads((folder / "manifest.json").read_text())
+        assert other["weights_sha256"] == record["weights_sha256"], folder
     weights = {p.name: sha256(p) for p in embedded.WEIGHTS.parent.glob("*.safetensors")}
     assert record["weights_sha256"] == weights and record["prompt_bank_sha256"] == prompts.prompt_bank_hash()
     assert record["profile"] == profiles.load_profile("mini").model_dump(mode="json") and record["parameters"] == {}
