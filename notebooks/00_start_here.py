@@ -106,6 +106,8 @@ plots.save(figure, results, "first_light")
 # | 03_contextual_scoring | Can each image choose the sentences that fit it? |
 # | 04_fine_grained_aligner | How does alignment get from the image to its patches? |
 # | 05_zero_shot_benchmark | How good is it all, category by category? |
+# | 07_ablations | Which part does the work, and does the aligner travel? |
+# | 08_verdict_and_explanation | Can it decide without labels, say why, and be trusted? |
 #
 # The study rebuilds the idea of ALFA (Zhu et al., ACM MM 2024). The paper's own code is not public: what we could not
 # know is called a *reconstruction* wherever it appears.
