@@ -210,12 +210,21 @@ told = pd.concat([told, on_test[on_test.step.str.endswith(f"+ {settings.reading}
 print("\n".join(sentence(row) for row in told.itertuples()))
 
 # %% [markdown]
+# So each image *can* choose the sentences that fit it, and in this study little depends on it. Where prompts cost something
+# (the small LLM's), a reading gives back about what was lost; where they cost nothing (static, strong) `salience` gains
+# nothing or hurts, and the literal `overlap` hurts wherever prompts are varied. `typical`, in which the image has no say,
+# does as well as `salience` in the table: what helps is to discount sentences on the wrong side, less that each image
+# chooses. A bank may look ambiguous in notebook 2 (the strong one does) and still score well, because varied sentences
+# overlap in similarity and yet average to a clear direction. The profile keeps `salience` for its bank because it led on
+# the development categories, where choices are made.
+#
 # ## Exercises
 #
 # **3.1** Change `SALIENCE_TEMPERATURE` through `scoring.salience(image, ensemble, temperature=...)`. Where is the limit of
 # ever larger temperatures, and of ever smaller ones?
 #
 # **3.2** Write a reading of your own: keep a prompt only where the image prefers it to the mean prompt of the other side. Add it
-# to the table with `scoring.READINGS["mine"] = ...`.
+# to the table with `scoring.READINGS["mine"] = ...`. Mind the images that prefer no prompt: each side
+# needs a weight above zero.
 #
 # **3.3** Why can `overlap` be worse than doing nothing? Look at the intervals of notebook 2.

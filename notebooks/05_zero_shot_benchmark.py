@@ -105,6 +105,9 @@ hardest = test[(test.metric == "image_auroc") & (test.method == "alfa")].nsmalle
 print("hardest for alfa: " + ", ".join(f"{r.category} ({100 * r.value:.1f})" for r in hardest.itertuples()))
 
 # %% [markdown]
+# On the textile photographs the methods that use words are below chance: there the score means nothing. Try a method on
+# labelled pictures of a new surface before you believe it.
+#
 # F1-max in the table picks its threshold with the test labels, as published work does: it is an oracle. AUPRO is exact
 # (no threshold grid). MiniAD is generated: it shows how the methods compare, not how they would do in a factory. Your
 # own labelled photographs take one command: `zsad evaluate --root FOLDER --category "magnetic tile" --out metrics.csv`.

@@ -76,6 +76,15 @@ def test_an_unknown_category_says_what_to_do_and_replay_needs_no_key(tmp_path, m
         study.run("mini", {"category": "teapot"}, tmp_path / "out", only=["01"])
 
 
+def test_a_notebook_run_by_hand_never_writes_over_the_results(monkeypatch, tmp_path):
+    monkeypatch.delenv("ZSAD_RESULTS_FOLDER", raising=False)
+    for profile in ("mini", str(tmp_path / "mine.json")):
+        folder = study.results_folder(profile)
+        assert folder.name in ("mini", "mine") and study.RESULTS not in folder.parents and folder.suffix == ""
+    monkeypatch.setenv("ZSAD_RESULTS_FOLDER", str(tmp_path))
+    assert study.results_folder("mini") == tmp_path
+
+
 def test_a_failing_notebook_keeps_the_old_results(tmp_path, monkeypatch):
     notebooks, results = tmp_path / "notebooks", tmp_path / "results"
     notebooks.mkdir()
@@ -145,7 +154,7 @@ def test_score_explains_itself_in_json_lines(tmp_path, backbone):
     assert whole["path"].endswith("bolt.png") and broken["reasons"] == [] and "text.jpg" in broken["error"]
     detector = benchmark.build_detector("alfa", profiles.load_profile("mini"), backbone).prepare("bolt")
     (expected,) = detector.explain(backbone.preprocess([datasets.load_image(tmp_path / "bolt.png")]))
-    assert [r["prompt"] for r in whole["reasons"]] == [r["prompt"] for r in expected]
+    assert [r["prompt"] for r in whole["reasons"]] == [r["prompt"] for r in expected] and whole["threshold"] == 0.5
     for said, reason in zip(whole["reasons"], expected, strict=True):
         assert set(said) == {"side", "prompt", "weight", "score", "where"}
         row, column = int(said["where"]["y"] * 192 / 90), int(said["where"]["x"] * 192 / 150)

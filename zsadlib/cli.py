@@ -156,9 +156,9 @@ def score(
                         reasons = [in_pixels(reason, image.size) for reason in found]
                     except ValueError as error:  # it went away meanwhile; its score stands
                         row["error"] = str(error)
-                file.write(json.dumps(row | {"reasons": reasons}) + "\n")
+                file.write(json.dumps(row | {"threshold": round(threshold, 6), "reasons": reasons}) + "\n")
     failed = sum(bool(r["error"]) for r in rows)
-    typer.echo(f"{len(rows) - failed} images scored, {failed} failed; see {out}")
+    typer.echo(f"{len(rows) - failed} images scored (abnormal from {threshold:.3f}), {failed} failed; see {out}")
     if failed:
         raise typer.Exit(1)
 

@@ -128,7 +128,7 @@ def load_bank(llm, category, folder=PROMPTS):
     if not path.is_file():
         raise ValueError(
             f"no prompt bank of '{llm}' for category '{category}'; record one with: "
-            f'zsad prompts record --llm {llm} --category "{category}" (or use --llm static)'
+            f'zsad prompts record --llm {llm} --category "{category}" (the bank "static" needs no recording)'
         )
     try:
         return Bank.model_validate_json(path.read_text(encoding="utf-8"))

@@ -19,7 +19,7 @@ import papermill
 from tqdm.auto import tqdm
 
 from zsadlib import benchmark, datasets, embedded, miniad
-from zsadlib.files import ROOT, replacing, sha256
+from zsadlib.files import CACHE, ROOT, replacing, sha256
 from zsadlib.profiles import load_profile
 from zsadlib.prompts import prompt_bank_hash
 
@@ -39,8 +39,9 @@ PACKAGES = (
 
 
 def results_folder(profile):
-    """Where a notebook puts figures and tables: ``results/<profile>``, or what ZSAD_RESULTS_FOLDER says in a study run."""
-    return Path(os.environ.get("ZSAD_RESULTS_FOLDER") or RESULTS / profile)
+    """Where a notebook puts figures and tables: what ``run`` says, and beside the caches when a reader runs it by hand, so that
+    a changed cell never overwrites ``results``."""
+    return Path(os.environ.get("ZSAD_RESULTS_FOLDER") or CACHE / "notebooks" / Path(profile).stem)
 
 
 def notebook_scripts():
