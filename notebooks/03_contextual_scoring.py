@@ -211,11 +211,11 @@ print("\n".join(sentence(row) for row in told.itertuples()))
 
 # %% [markdown]
 # So each image *can* choose the sentences that fit it, and in this study little depends on it. Where prompts cost something
-# (the small LLM's), a reading gives back about what was lost; where they cost nothing (static, strong) `salience` gains
+# (the small LLM's), a reading gives back a part of what was lost; where they cost nothing (static, strong) `salience` gains
 # nothing or hurts, and the literal `overlap` hurts wherever prompts are varied. `typical`, in which the image has no say,
 # does as well as `salience` in the table: what helps is to discount sentences on the wrong side, less that each image
-# chooses. A bank may look ambiguous in notebook 2 (the strong one does) and still score well, because varied sentences
-# overlap in similarity and yet average to a clear direction. The profile keeps `salience` for its bank because it led on
+# chooses. A bank may look ambiguous in notebook 2 (the strong one does) and still score well: what overlaps in similarity
+# may yet average to a clear direction, which is not measured here. The profile keeps `salience` for its bank because it led on
 # the development categories, where choices are made.
 #
 # ## Exercises

@@ -227,7 +227,8 @@ print(f"{sign} as the paper's claim, at 1/{at.passes['winclip'] / at.passes['ali
 # %% [markdown]
 # The costs were measured once on one machine: read them as "about one pass" or "several passes", not to the digit. (One
 # plain pass is part of every way, so a value just below 1 is noise, and so is the order of the two `vv`.) The window of 2
-# patches was frozen for its pixel AUROC; larger windows give a slightly higher AUPRO on development (notebook 7).
+# patches was frozen for its pixel AUROC; larger windows give a slightly higher AUPRO on development (notebook 7,
+# `ablation_aligner.csv`).
 #
 # ## Exercises
 #

@@ -221,12 +221,12 @@ for row in right[right.split == "MiniAD test"].itertuples():
 print("ECE: " + ", ".join(f"{name} {100 * value:.1f}" for name, value in errors.items()))
 
 # %% [markdown]
-# Three cautions. The rule was ahead on development, where it was chosen; on the test categories its lead over `half` is
-# within the noise, and where one image in ten is defective, calling every image normal would be right more often than any
-# rule: look at the missed defects and the false alarms, not at accuracy alone. The recorded prompts of an LLM name the kind
-# of defect no better than always picking the one best sentence, so they say *that* something is wrong rather than *what*.
-# And the place of a reason is the most abnormal place by that sentence: in the figure above it is often a part of the
-# object that only looks unusual.
+# Three cautions. The rule was ahead on development, where it was chosen; on the test categories its lead over `half` all
+# but vanishes (average the accuracies above), and where one image in ten is defective, calling every image normal would be
+# right more often than any rule: look at the missed defects and the false alarms, not at accuracy alone. The recorded
+# prompts of an LLM name the kind of defect no more often, within their intervals, than always picking the one best sentence
+# would, so they say *that* something is wrong rather than *what*. And the place of a reason is the most abnormal place by
+# that sentence: in the figure above it is often a part of the object that only looks unusual.
 #
 # ## Exercises
 #

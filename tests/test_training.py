@@ -88,8 +88,7 @@ def test_masks_do_not_enter_the_loss():
         return float(training.contrastive_loss(F.normalize(image, dim=-1), text, 10.0, labels, 4))
 
     right, wrong = text[[0, 0, 1, 2]], text[[1, 3, 0, 4]]
-    assert loss(right) < loss(torch.randn(4, 8, generator=generator)) < loss(wrong) + 10
-    assert loss(right) < loss(wrong)
+    assert loss(right) < loss(torch.randn(4, 8, generator=generator)) and loss(right) < loss(wrong)
 
 
 def test_crops_are_windows_of_the_grid_that_do_not_overlap():
