@@ -1,0 +1,85 @@
+"""MuSc (Li et al., ICLR 2024): every image of an unlabelled test set is judged by all the others. No words, no training.
+
+*Transductive*: a score depends on which other images are in the folder, so its rows are marked in every table.
+"""
+
+import torch
+from torch.nn import functional as F
+
+from zsadlib.aligner import to_map
+
+NEIGHBOURHOODS = (1, 3, 5)
+NEAREST_IMAGES = 0.3
+RESCORING = (1, 2, 3)
+
+
+def local_aggregation(tokens, r):
+    """LNAMD: patch tokens (images, grid * grid, width) averaged over r x r neighbours (zeros outside), then L2-normalised."""
+    images, places, width = tokens.shape
+    grid = int(places**0.5)
+    x = tokens.transpose(1, 2).unflatten(2, (grid, grid))
+    x = F.layer_norm(x, x.shape[1:])
+    x = F.avg_pool2d(x, r, 1, r // 2)  # padding counts as zeros
+    return F.normalize(x.flatten(2).transpose(1, 2), dim=-1)
+
+
+def mutual_scores(tokens, share=NEAREST_IMAGES):
+    """MSM: for each patch the mean distance to the nearest patches of the most similar images.
+
+    Args:
+        tokens: (images, patches, width). share: of the other images that count, the most similar first (at least one).
+
+    Returns:
+        (images, patches): the mean, over that share of images, of the smallest Euclidean distance to a patch of the image.
+    """
+    count = len(tokens)
+    if count < 2:
+        raise ValueError("MuSc compares images of one set; it needs two or more")
+    keep, everything, scores = max(1, int((count - 1) * share)), tokens.flatten(0, 1), []
+    for i, own in enumerate(tokens):
+        nearest = torch.cdist(own, everything).unflatten(1, (count, -1)).amin(2)
+        nearest[:, i] = float("inf")
+        scores.append(nearest.topk(keep, 1, largest=False).values.mean(1))
+    return torch.stack(scores)
+
+
+def rescore(scores, image, neighbours=RESCORING):
+    """RsCIN: an image's score, scaled to [0, 1] over the set, averaged with those of its k nearest images (itself included).
+
+    Args:
+        scores: (images,). image: (images, dim), L2-normalised global embeddings. neighbours: values of k; their results are
+            averaged, weights are the cosine similarities.
+    """
+    scaled = (scores - scores.min()) / (scores.max() - scores.min()).clamp_min(1e-12)
+    similarity, results = image @ image.T, []
+    for k in neighbours:
+        top = similarity.topk(min(k, len(scores)), 1)
+        weights = top.values / top.values.sum(1, keepdim=True)
+        results.append((weights * scaled[top.indices]).sum(1))
+    return torch.stack(results).mean(0)
+
+
+class MuSc:
+    """MuSc on any backbone. It scores a whole set at once: ``predict_set``.
+
+    Args:
+        layers: blocks whose patch tokens are compared, counted from 1.
+    """
+
+    name, sees = "musc", "the unlabelled test set"
+
+    def __init__(self, backbone, layers, map_size):
+        self.backbone, self.layers, self.map_size = backbone, layers, map_size
+
+    def prepare(self, category, support_images=None):
+        return self
+
+    def predict_set(self, batches):
+        """Scores (n,) and maps (n, map_size, map_size) of all images of the batches, in order; both are distances."""
+        encoded = [self.backbone.encode_layers(batch, self.layers) for batch in batches]
+        image = torch.cat([e.image for e in encoded])
+        patches = 0
+        for tokens in map(torch.cat, zip(*(e.layers for e in encoded), strict=True)):
+            patches = patches + sum(mutual_scores(local_aggregation(tokens, r)) for r in NEIGHBOURHOODS)
+        patches = patches / (len(self.layers) * len(NEIGHBOURHOODS))
+        return rescore(patches.amax(1), image), to_map(patches, self.map_size)

@@ -1,0 +1,282 @@
+"""Official data sets in: a user's own archive or folder first, then mirrors; always checked, unpacked safely, counted.
+
+Nothing of these sets is in the repository. ``fetch`` puts one under ``data/``; ``check`` compares it with the published
+counts and opens every file. An address may change or lie, so the sha256 decides, never the address.
+"""
+
+import os
+import shutil
+import tarfile
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+import joblib
+import pandas as pd
+import requests
+from tqdm.auto import tqdm
+
+from zsadlib.datasets import load_image, read_layout
+from zsadlib.files import CACHE, DATA, sha256
+
+CHUNK = 1 << 20
+PARTS = ("train good", "test good", "test defective")
+
+
+@dataclass(frozen=True)
+class Source:
+    """One official set: its archive, where to get it, its licence, and how many images each category must have.
+
+    ``counts`` maps a category's folder to (train good, test good, test defective). ``most_bytes`` and ``most_files``
+    bound what its archive may unpack to.
+    """
+
+    name: str
+    title: str
+    archive: str
+    sha256: str
+    mirrors: tuple[str, ...]
+    licence: str
+    licence_page: str
+    counts: dict[str, tuple[int, int, int]]
+    most_bytes: int = 12 * 10**9
+    most_files: int = 50_000
+
+
+SOURCES = {
+    s.name: s
+    for s in (
+        Source(
+            "mvtec-ad",
+            "MVTec AD (Bergmann et al., CVPR 2019)",
+            "mvtec_anomaly_detection.tar.xz",
+            "cf4313b13603bec67abb49ca959488f7eedce2a9f7795ec54446c649ac98cd3d",
+            (
+                "https://www.mydrive.ch/shares/38536/3830184030e49fe74747669442f0f282/download/420938113-1629952094/mvtec_anomaly_detection.tar.xz",
+                "https://www.mydrive.ch/shares/150996/b52ecdcbf521176e9db9c731f2304b27/download/420938113-1629960298/mvtec_anomaly_detection.tar.xz",
+            ),
+            "CC BY-NC-SA 4.0 (not for commercial use)",
+            "https://www.mvtec.com/company/research/datasets/mvtec-ad",
+            {
+                "bottle": (209, 20, 63),
+                "cable": (224, 58, 92),
+                "capsule": (219, 23, 109),
+                "carpet": (280, 28, 89),
+                "grid": (264, 21, 57),
+                "hazelnut": (391, 40, 70),
+                "leather": (245, 32, 92),
+                "metal_nut": (220, 22, 93),
+                "pill": (267, 26, 141),
+                "screw": (320, 41, 119),
+                "tile": (230, 33, 84),
+                "toothbrush": (60, 12, 30),
+                "transistor": (213, 60, 40),
+                "wood": (247, 19, 60),
+                "zipper": (240, 32, 119),
+            },
+        ),
+        Source(
+            "visa",
+            "VisA (Zou et al., ECCV 2022)",
+            "VisA_20220922.tar",
+            "2eb8690c803ab37de0324772964100169ec8ba1fa3f7e94291c9ca673f40f362",
+            ("https://amazon-visual-anomaly.s3.us-west-2.amazonaws.com/VisA_20220922.tar",),
+            "CC BY 4.0",
+            "https://registry.opendata.aws/visa/",
+            {
+                "candle": (900, 100, 100),
+                "capsules": (542, 60, 100),
+                "cashew": (450, 50, 100),
+                "chewinggum": (453, 50, 100),
+                "fryum": (450, 50, 100),
+                "macaroni1": (900, 100, 100),
+                "macaroni2": (900, 100, 100),
+                "pcb1": (904, 100, 100),
+                "pcb2": (901, 100, 100),
+                "pcb3": (905, 101, 100),
+                "pcb4": (904, 101, 100),
+                "pipe_fryum": (450, 50, 100),
+            },
+        ),
+    )
+}
+
+
+def get_source(name):
+    """A ``Source`` by its name; ValueError if there is none."""
+    if name not in SOURCES:
+        raise ValueError(f"unknown data set '{name}'; choose one of {', '.join(SOURCES)}")
+    return SOURCES[name]
+
+
+def fetch(source, path=None, accept_licence=False, data=DATA):
+    """Put an official set under ``data``.
+
+    Args:
+        source: a ``Source``. path: the user's own archive, or a folder where it is unpacked already (it is linked, not
+            copied); None downloads. accept_licence: the user has read and accepts the licence.
+
+    Returns:
+        The set's folder, ``data/<name>``.
+
+    Raises:
+        ValueError: the licence is not accepted, the set is there already, no mirror gave the right archive, the archive's
+            hash is wrong, or it holds what no picture archive should.
+    """
+    folder = Path(data) / source.name
+    if folder.exists():
+        raise ValueError(f"{folder} is there already; check it with: zsad data check {source.name}, or remove it first")
+    if not accept_licence:
+        raise ValueError(
+            f"{source.title} is licensed under {source.licence}, see {source.licence_page}; "
+            "if you accept it, add --accept-licence"
+        )
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if path is not None and Path(path).is_dir():
+        folder.symlink_to(find_root(Path(path).resolve(), source), target_is_directory=True)
+        return folder
+    archive = Path(path) if path is not None else download(source, CACHE / "downloads")
+    if not archive.is_file():
+        raise ValueError(f"{archive} does not exist; give the archive {source.archive} or the folder it was unpacked to")
+    if path is not None and (found := sha256(archive)) != source.sha256:
+        raise ValueError(f"{archive} is not the published {source.archive}: its sha256 is {found}, not {source.sha256}")
+    work = Path(tempfile.mkdtemp(prefix=f".{source.name}-", dir=folder.parent))
+    try:
+        unpack(archive, work, source.most_bytes, source.most_files)
+        os.replace(find_root(work, source), folder)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    if path is None:
+        archive.unlink()
+    return folder
+
+
+def find_root(folder, source):
+    """The folder that holds the category folders: ``folder`` itself or a child of it. ValueError if neither does."""
+    for root in (folder, *sorted(p for p in folder.iterdir() if p.is_dir())):
+        if all((root / category).is_dir() for category in source.counts):
+            return root
+    raise ValueError(f"{folder} does not hold {source.title}: expected the folders {', '.join(source.counts)}")
+
+
+def require_space(folder, needed):
+    """ValueError unless ``needed`` bytes (and a little more) are free where ``folder`` is."""
+    free = shutil.disk_usage(folder).free
+    if free < 1.05 * needed:
+        raise ValueError(f"{folder} has {free / 1e9:.1f} GB free and {needed / 1e9:.1f} GB are needed; make room first")
+
+
+def download(source, folder):
+    """The archive from the first mirror that gives the right bytes; a stopped download continues where it was.
+
+    Raises:
+        ValueError: no mirror did (the message says what each answered), or the disk is too full.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    target, part = folder / source.archive, folder / f"{source.archive}.part"
+    if target.is_file() and sha256(target) == source.sha256:
+        return target
+    answers = []
+    for mirror in source.mirrors:
+        try:
+            _receive(mirror, part)
+        except requests.RequestException as error:
+            answers.append(f"{mirror}: {type(error).__name__}")
+            continue
+        if (found := sha256(part)) == source.sha256:
+            os.replace(part, target)
+            return target
+        part.unlink()
+        answers.append(f"{mirror}: sent a file with sha256 {found}")
+    raise ValueError(
+        f"no mirror gave {source.archive}: {'; '.join(answers)}. Download it by hand from {source.licence_page} and run: "
+        f"zsad data fetch {source.name} --path FILE"
+    )
+
+
+def _receive(url, part):
+    """Append what is missing of ``url`` to the file ``part``."""
+    have = part.stat().st_size if part.is_file() else 0
+    headers = {"Range": f"bytes={have}-"} if have else {}
+    with requests.get(url, headers=headers, stream=True, timeout=30) as reply:
+        if have and reply.status_code == requests.codes.requested_range_not_satisfiable:
+            return  # nothing is missing; the hash decides
+        reply.raise_for_status()
+        if reply.status_code != requests.codes.partial_content:
+            have = 0
+        missing = int(reply.headers.get("Content-Length", 0))
+        require_space(part.parent, missing)
+        progress = tqdm(total=have + missing or None, initial=have, unit="B", unit_scale=True, desc=part.stem)
+        with progress, open(part, "ab" if have else "wb") as file:
+            for chunk in reply.iter_content(CHUNK):
+                file.write(chunk)
+                progress.update(len(chunk))
+
+
+def unpack(archive, folder, most_bytes, most_files):
+    """Unpack a tar archive into the empty ``folder``: plain files and folders only, inside it, and not too many.
+
+    Raises:
+        ValueError: a member is a link, a device or a sparse file, leaves the folder, or the archive is larger than allowed;
+            or it is no readable tar archive.
+    """
+    size = 0
+    try:
+        with tarfile.open(archive) as tar:
+            for number, member in enumerate(tqdm(tar, "unpacking", unit=" files"), 1):
+                name = PurePosixPath(member.name)
+                size += member.size
+                if not (member.isdir() or member.isreg()) or member.issparse():
+                    raise ValueError(f"{archive} holds '{member.name}', which is neither a plain file nor a folder")
+                if name.is_absolute() or ".." in name.parts or "\\" in member.name:
+                    raise ValueError(f"{archive} holds '{member.name}', which would be written outside its folder")
+                if size > most_bytes or number > most_files:
+                    raise ValueError(
+                        f"{archive} unpacks to more than {most_bytes / 1e9:.3g} GB or {most_files} files; it is refused"
+                    )
+                require_space(folder, member.size)
+                tar.extract(member, folder, filter="data")
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise ValueError(f"{archive} cannot be unpacked: {error}") from error
+
+
+def _problem(path):
+    try:
+        load_image(path)
+    except ValueError as error:
+        return str(error)
+
+
+def check(source, folder, n_jobs=-1):
+    """Compare a set with the published counts and open every image and mask.
+
+    Returns:
+        A table with one row per category (category, and for each part of ``PARTS`` the number found and expected), and a
+        list of sentences: what is wrong. Both are empty of problems for a whole set.
+
+    Raises:
+        ValueError: the folder does not hold the set at all.
+    """
+    folder = Path(folder)
+    if not folder.is_dir():
+        raise ValueError(f"{folder} does not exist; get it with: zsad data fetch {source.name}")
+    rows, problems, files = [], [], []
+    for name, expected in source.counts.items():
+        try:
+            category = read_layout(find_root(folder, source), source.name, name)
+        except FileNotFoundError as error:
+            problems.append(str(error))
+            continue
+        good = sum(not s.label for s in category.test)
+        found = (len(category.train), good, len(category.test) - good)
+        rows.append({"category": name} | {f"{p}{w}": n for p, *both in zip(PARTS, found, expected, strict=True) for w, n in zip(("", " expected"), both, strict=True)})
+        problems += [
+            f"{name}: {n} images in {part}, {m} are published"
+            for part, n, m in zip(PARTS, found, expected, strict=True)
+            if n != m
+        ]
+        files += [*category.train, *(s.path for s in category.test), *(s.mask_path for s in category.test if s.label)]
+    checks = joblib.Parallel(n_jobs=n_jobs, return_as="generator")(joblib.delayed(_problem)(path) for path in files)
+    problems += [problem for problem in tqdm(checks, "opening images", len(files)) if problem]
+    return pd.DataFrame(rows), problems
