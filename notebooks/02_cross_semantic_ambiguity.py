@@ -31,7 +31,7 @@ plots.use_style()
 pd.set_option("display.max_colwidth", 100)
 settings, results = profiles.load_profile(profile), study.results_folder(profile)
 backbone = benchmark.profile_backbone(settings)
-categories = {c.name: c.take(limit) for c in datasets.load_dataset("miniad-development")}
+categories = {c.name: c for c in datasets.load_split(settings.development, limit)}
 
 # %% [markdown]
 # ## The semantic space

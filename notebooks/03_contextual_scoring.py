@@ -33,7 +33,7 @@ from zsadlib import aligner, benchmark, bootstrap, datasets, metrics, plots, pro
 plots.use_style()
 settings, results = profiles.load_profile(profile), study.results_folder(profile)
 backbone = benchmark.profile_backbone(settings)
-categories = [c.take(limit) for c in datasets.load_dataset("miniad-development")]
+splits = {s: datasets.load_split(getattr(settings, s), limit, masks=True) for s in ("development", "test")}
 
 # %% [markdown]
 # ## The readings
@@ -65,7 +65,7 @@ print(inspect.getsource(scoring.margin))
 # For one defective image, the abnormal prompts with the largest weights:
 
 # %%
-data = next(c for c in categories if c.name == category)
+data = next(c for c in splits["development"] if c.name == category)
 ensemble = scoring.bank_ensemble(backbone, category, llm)
 image = benchmark.encode_category(backbone, data).image
 row = int(data.labels.argmax())
@@ -85,22 +85,24 @@ pd.DataFrame({"abnormal prompt": ensemble.abnormal, "weight": weights}).nlargest
 
 
 # %%
-def compare(data, bank, encoded, places, masks):
-    ensemble = scoring.bank_ensemble(backbone, data.name, *(["static", llm] if bank == "both" else [bank]))
+def compare(split, data, bank, encoded, places, masks):
+    ensemble = scoring.bank_ensemble(backbone, data.noun, *(["static", llm] if bank == "both" else [bank]))
     for reading in scoring.READINGS:
         text = scoring.adapt(encoded.image, ensemble, reading)
         scores = scoring.anomaly_score(encoded.image, *text).numpy()
         maps = aligner.to_map(scoring.anomaly_score(places, *text), masks.shape[-1]).numpy()
-        key = {"split": data.dataset, "category": data.name, "bank": bank, "reading": reading}
+        key = {"split": split, "category": data.name, "noun": data.noun, "bank": bank, "reading": reading}
         yield key | {"scores": scores, "labels": data.labels} | metrics.pixel_metrics(masks, maps)
 
 
 # %%
-align, found, banks = benchmark.profile_aligner(settings, backbone), [], [*prompts.banks(), "both"]
-for data in categories + [c.take(limit) for c in datasets.load_dataset("miniad-test")]:
+align, found = benchmark.profile_aligner(settings, backbone), []
+nouns = [c.noun for categories in splits.values() for c in categories]
+banks = [bank for bank in prompts.banks() if all(prompts.is_recorded(bank, noun) for noun in nouns)] + ["both"]
+for split, data in [(split, c) for split, categories in splits.items() for c in categories]:
     encoded = benchmark.encode_category(backbone, data)
     context = encoded, align(encoded.patches), benchmark.masks_of(data, settings.map_size // 2)
-    found += [row for bank in banks for row in compare(data, bank, *context)]
+    found += [row for bank in banks for row in compare(split, data, bank, *context)]
 found = pd.DataFrame(found)
 found["draws"] = [bootstrap.image_draws(row.labels, row.scores, row.category) for row in found.itertuples()]
 
@@ -114,7 +116,7 @@ for (split, bank, reading), group in found.groupby(["split", "bank", "reading"],
     low, value, high = bootstrap.interval(list(group.draws))
     image = {"image_auroc": value, "low": low, "high": high}
     pixel = group[["pixel_auroc", "pixel_aupro"]].mean().to_dict()
-    fallback = sum(len(prompts.load_bank(bank, c).fallback) for c in group.category) if bank != "both" else 0
+    fallback = sum(len(prompts.load_bank(bank, noun).fallback) for noun in group.noun) if bank != "both" else 0
     rows.append({"split": split, "bank": bank, "reading": reading} | image | pixel | {"fallback": fallback})
 table = pd.DataFrame(rows)
 study.save_table(table, results, "llm_comparison")
@@ -123,7 +125,7 @@ study.save_table(table, results, "llm_comparison")
 # ### Development categories: where the reading is chosen
 
 # %%
-development, test = (table[table.split == f"MiniAD {s}"].drop(columns="split") for s in ("development", "test"))
+development, test = (table[table.split == split].drop(columns="split") for split in splits)
 development.set_index(["bank", "reading"]).mul([100] * 5 + [1]).round(1)
 
 # %%
@@ -163,7 +165,7 @@ steps = pd.DataFrame(steps)
 study.save_table(steps, results, "contextual_steps")
 
 # %%
-on_test = steps[steps.split == "MiniAD test"]
+on_test = steps[steps.split == "test"]
 figure = plots.gains(on_test, "step", "gain in image AUROC (points), test categories")
 plots.save(figure, results, "contextual_steps")
 
@@ -178,7 +180,7 @@ plots.save(figure, results, "contextual_steps")
 chosen = "both" if settings.banks == ("static", llm) else settings.bank
 own = found[found.bank == chosen].assign(auroc=[d[0] for d in found[found.bank == chosen].draws])
 wide = 100 * own.pivot_table(index=["split", "category"], columns="reading", values="auroc", sort=False)
-wide.index = [f"{category} ({'test' if split.endswith('test') else 'dev.'})" for split, category in wide.index]
+wide.index = [f"{name} ({'test' if split == 'test' else 'dev.'})" for split, name in wide.index]
 hurt = wide.sub(wide["mean"], axis=0).drop(columns="mean")
 plots.save(plots.differences(hurt, "image AUROC against mean (points)"), results, "readings_by_category")
 

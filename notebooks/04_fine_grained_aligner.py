@@ -35,7 +35,7 @@ from zsadlib.prompts import TEMPLATES
 plots.use_style()
 settings, results = profiles.load_profile(profile), study.results_folder(profile)
 backbone = benchmark.profile_backbone(settings)
-development = [c.take(limit) for c in datasets.load_dataset("miniad-development")]
+development = datasets.load_split(settings.development, limit, masks=True)
 
 # %% [markdown]
 # ## Four ways to score a place
@@ -95,8 +95,10 @@ def patch_scores(way, batch, encoded, text, windows=None):
 
 
 # %%
-test = [c.take(limit) for c in datasets.load_dataset("miniad-test")]
-static = {c.name: scoring.bank_ensemble(backbone, c.name, "static", templates=TEMPLATES) for c in development + test}
+test = datasets.load_split(settings.test, limit, masks=True)
+static = {
+    c.noun: scoring.bank_ensemble(backbone, c.noun, "static", templates=TEMPLATES) for c in development + test
+}
 ways = ["raw", "vv 1", "vv 2", *fitted, "lstsq per image", "windows 2", "windows 3", "winclip"]
 
 # %%
@@ -126,23 +128,23 @@ plots.save(figure, results, "aligner_maps")
 
 
 # %%
-def measure(data, ways):
+def measure(split, data, ways):
     collected, truth = {way: [] for way in ways}, benchmark.masks_of(data, settings.map_size)
     for batch in benchmark.batches(backbone, [s.path for s in data.test], settings.batch_size):
         encoded = backbone.encode(batch)
-        text, windows = scoring.adapt(encoded.image, static[data.name]), {}
+        text, windows = scoring.adapt(encoded.image, static[data.noun]), {}
         for way in ways:
             patches = patch_scores(way, batch, encoded, text, windows)
             collected[way].append(aligner.to_map(patches, settings.map_size))
     for way, maps in collected.items():
         maps = torch.cat(maps).numpy()
         draws = bootstrap.pixel_draws(data.labels, truth, maps, data.name)
-        key = {"split": data.dataset, "category": data.name, "way": way}
+        key = {"split": split, "category": data.name, "way": way}
         yield key | metrics.pixel_metrics(truth, maps) | {f"draws_{m}": d for m, d in draws.items()}
 
 
 # %%
-quality = pd.DataFrame([row for c in measured for row in measure(c, ways)])
+quality = pd.DataFrame([row for c in measured for row in measure("development", c, ways)])
 columns = ["pixel_auroc", "pixel_ap", "pixel_f1max", "pixel_aupro"]
 100 * quality.groupby("way", sort=False)[columns].mean().round(3)
 
@@ -152,7 +154,7 @@ columns = ["pixel_auroc", "pixel_ap", "pixel_f1max", "pixel_aupro"]
 # %%
 fitted["aligner"] = benchmark.profile_aligner(settings, backbone)
 reported = ["raw", "vv 1", "aligner", "lstsq per image", "windows 3", "winclip"]
-quality = pd.concat([quality, pd.DataFrame([row for c in test for row in measure(c, reported)])], ignore_index=True)
+quality = pd.concat([quality, pd.DataFrame([row for c in test for row in measure("test", c, reported)])], ignore_index=True)
 study.save_table(quality.drop(columns=[c for c in quality if c.startswith("draws_")]), results, "aligner_quality")
 
 # %% [markdown]
@@ -182,7 +184,7 @@ summary.set_index(["split", "way"])
 # Each row against the one it should improve on, on the test categories: paired bootstrap over images, 95 %.
 
 # %%
-test_draws = {way: group for way, group in quality[quality.split == "MiniAD test"].groupby("way", sort=False)}
+test_draws = {way: group for way, group in quality[quality.split == "test"].groupby("way", sort=False)}
 pairs = [
     ("raw", "vv 1"),
     ("raw", "aligner"),
@@ -206,7 +208,7 @@ plots.save(plots.gains(labelled, "label", "gain (points), test categories"), res
 # ## What we learn
 
 # %%
-at = summary[summary.split == "MiniAD test"].set_index("way")
+at = summary[summary.split == "test"].set_index("way")
 for way in reported:
     row = at.loc[way]
     print(f"{way}: pixel AUROC {row.pixel_auroc:.1f}, AUPRO {row.pixel_aupro:.1f}, {row.passes:.2f} forward passes")

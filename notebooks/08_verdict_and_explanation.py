@@ -35,13 +35,15 @@ plots.use_style()
 settings, results = profiles.load_profile(profile), study.results_folder(profile)
 backbone = benchmark.profile_backbone(settings)
 detector = benchmark.build_detector("alfa", settings, backbone)
-categories = [c.take(limit) for split in ("development", "test") for c in datasets.load_dataset(f"miniad-{split}")]
+splits = {s: datasets.load_split(getattr(settings, s), limit, masks=True) for s in ("development", "test")}
+categories = [c for split in splits.values() for c in split]
+split_of = {c.name: split for split, some in splits.items() for c in some}
 
 # %%
 encoded = {c.name: benchmark.encode_category(backbone, c).image for c in categories}
 scores = {}
 for c in categories:
-    text = scoring.adapt(encoded[c.name], detector.prepare(c.name).ensemble, settings.reading)
+    text = scoring.adapt(encoded[c.name], detector.prepare(c.noun).ensemble, settings.reading)
     scores[c.name] = scoring.anomaly_score(encoded[c.name], *text).double().numpy()
 
 # %% [markdown]
@@ -70,7 +72,7 @@ for c in categories:
         labels, values = c.labels[chosen], scores[c.name][chosen]
         cuts = {name: rule(values) for name, rule in verdict.THRESHOLDS.items()} | {"all": 0.0}
         cuts |= {"oracle": verdict.oracle(labels, values)} if labels.any() else {}
-        key = {"split": c.dataset, "category": c.name, "defects": share}
+        key = {"split": split_of[c.name], "category": c.name, "defects": share}
         rows += [
             key | {"rule": n, "threshold": t} | verdict.verdict_metrics(labels, values, t) for n, t in cuts.items()
         ]
@@ -80,7 +82,7 @@ study.save_table(table, results, "verdict")
 # %%
 columns = ["accuracy", "f1", "missed", "false_alarms"]
 means = table.groupby(["split", "defects", "rule"], sort=False)[columns].mean().mul(100).round(1)
-means.loc["MiniAD development"]
+means.loc["development"]
 
 # %% [markdown]
 # The rule was chosen on the development categories and is frozen in the profile, by the mean accuracy over the three kinds of
@@ -88,13 +90,13 @@ means.loc["MiniAD development"]
 # photograph does not depend on the others in the folder. (The oracle is the ceiling of F1 only.)
 
 # %%
-overall = means.loc["MiniAD development"].accuracy.unstack("rule")[list(verdict.THRESHOLDS)].mean()
+overall = means.loc["development"].accuracy.unstack("rule")[list(verdict.THRESHOLDS)].mean()
 print("mean accuracy on development: " + ", ".join(f"{rule} {value:.1f} %" for rule, value in overall.items()))
 print(f"rule of the profile: {settings.threshold}")
-means.loc["MiniAD test"]
+means.loc["test"]
 
 # %%
-mixed = table[(table.split == "MiniAD test") & (table.defects == "as in the set") & (table.rule != "all")]
+mixed = table[(table.split == "test") & (table.defects == "as in the set") & (table.rule != "all")]
 figure = plots.bars(mixed, "category", "f1", "rule", "F1 without labels, and the oracle (%)")
 plots.save(figure, results, "verdict")
 
@@ -156,7 +158,7 @@ def hits(c, normal, abnormal, right):
 # %%
 named = []
 for c in categories:
-    normal, key = prompts.load_bank("static", c.name).answers.normal, {"split": c.dataset, "category": c.name}
+    normal, key = prompts.load_bank("static", c.noun).answers.normal, {"split": split_of[c.name], "category": c.name}
     sixteen = {captions.KINDS[kind][0].format(c.name): kind for kind in miniad.KINDS}
     tests = {"one for each kind": hits(c, normal, list(sixteen), lambda p, kind: sixteen[p] == kind)}  # noqa: B023
     for bank in prompts.banks()[1:]:
@@ -207,14 +209,14 @@ plots.save(plots.reliability_diagram(diagram), results, "calibration")
 # ## What we learn
 
 # %%
-at = means.loc["MiniAD test"]
+at = means.loc["test"]
 own, best = at.loc[("as in the set", settings.threshold)], at.loc[("as in the set", "oracle")]
 alarms = at.loc[("none", settings.threshold)].false_alarms
 print(
     f"'{settings.threshold}': F1 {own.f1:.1f}, accuracy {own.accuracy:.1f}; oracle: {best.f1:.1f} and {best.accuracy:.1f}."
 )
 print(f"In batches without a defect it raises false alarms on {alarms:.1f} % of the images.")
-for row in right[right.split == "MiniAD test"].itertuples():
+for row in right[right.split == "test"].itertuples():
     bounds = f"[{100 * row.low:.0f}, {100 * row.high:.0f}]"
     words = f"the heaviest prompt names the defect in {100 * row.right:.0f} % {bounds}"
     print(f"{row.prompts}: {words}, chance {100 * row.chance:.0f} %, constant {100 * row.constant:.0f} %")

@@ -12,11 +12,12 @@ from zsadlib import miniad
 torch.set_num_threads(2)
 
 
-def write_category(root, category="bolt", kinds=("crack", "burn"), good=4, bad=3, train=2, size=96):
-    """A small labelled category in the MVTec AD layout, drawn by MiniAD's functions."""
+def write_category(root, category="bolt", kinds=("crack", "burn"), good=4, bad=3, train=2, size=96, drawn=()):
+    """A small labelled category in the MVTec AD layout, drawn by MiniAD's functions (``drawn``: its names of the kinds)."""
+    names = dict(zip(kinds, drawn or kinds, strict=True)) | {"good": "good"}
     for part, kind, count in [("train", "good", train), ("test", "good", good), *(("test", k, bad) for k in kinds)]:
         for i in range(count):
-            image, mask = miniad.draw(category, kind, miniad.generator("tests", category, part, kind, i), size)
+            image, mask = miniad.draw(category, names[kind], miniad.generator("tests", category, part, kind, i), size)
             path = root / part / kind / f"{i:02d}.png"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray((image * 255).astype(np.uint8)).save(path)

@@ -249,15 +249,19 @@ def test_the_aligner_finds_a_linear_alignment_and_survives_a_file(tmp_path):
         aligner.Aligner.fit(world, [])
 
 
-@pytest.mark.parametrize("method", ["clip-ac", "winclip", "alfa"])
+@pytest.mark.parametrize("method", list(METHODS))
 def test_every_detector_keeps_the_interface(method, backbone, batch):
     profile = profiles.load_profile("mini")
-    detector = benchmark.build_detector(method, profile, backbone).prepare("bolt")
+    detector = benchmark.build_detector(method, profile, backbone)
+    few = method in profile.few_shot and method not in profile.methods
+    detector.prepare("bolt", detector.encode(batch[:1]) if few else None)
+    assert json.dumps(detector.settings()) and detector.sees in ("nothing", "the unlabelled test set")
     scores, maps = detector.predict(batch)
     assert scores.shape == (3,) and maps.shape == (3, profile.map_size, profile.map_size)
     assert 0 <= scores.min() and scores.max() <= 1 and 0 <= maps.min() and maps.max() <= 1
-    alone = torch.cat([detector.predict(batch[i : i + 1])[0] for i in range(3)])
-    assert torch.allclose(alone, scores, atol=1e-5)
+    if detector.sees == "nothing":
+        alone = torch.cat([detector.predict(batch[i : i + 1])[0] for i in range(3)])
+        assert torch.allclose(alone, scores, atol=1e-5)
 
 
 def test_winclip_is_the_published_formula(backbone, batch):
@@ -299,13 +303,33 @@ def test_an_explanation_names_the_heaviest_prompts_of_the_winning_side(backbone,
 
 def test_support_images_make_a_seen_image_normal(backbone, batch):
     aligned = benchmark.profile_aligner(profiles.load_profile("mini"), backbone)
-    for detector in (WinClip(backbone), Alfa(backbone, aligned)):
-        zero, _ = detector.prepare("bolt").predict(batch)
-        scores, maps = detector.prepare("bolt", batch[:1]).predict(batch)
+    for words, few in ((WinClip(backbone), WinClipPlus(backbone)), (Alfa(backbone, aligned), Alfa(backbone, aligned))):
+        zero, _ = words.prepare("bolt").predict(batch)
+        scores, maps = few.prepare("bolt", few.encode(batch[:1])).predict(batch)
         assert torch.allclose(scores[0], zero[0] / 2, atol=1e-3)  # the support image itself is at distance zero
         assert scores[1] > zero[1] / 2 + 1e-3 and maps.max() <= 1
-    with pytest.raises(ValueError, match="zero-shot only"):
-        ClipAC(backbone).prepare("bolt", batch[:1])
+
+
+def test_methods_refuse_support_images_that_they_cannot_use_and_ask_for_those_they_need(backbone, batch):
+    support = backbone.encode(batch[:1], (2, 3), (1,))
+    for method in (ClipAC, WinClip, MuSc):
+        with pytest.raises(ValueError, match="zero-shot|takes no support images"):
+            method(backbone).prepare("bolt", support)
+    for method in (WinClipPlus, PatchCore):
+        with pytest.raises(ValueError, match="needs support images"):
+            method(backbone).prepare("bolt")
+
+
+def test_one_pass_gives_image_patches_windows_and_layers(backbone, batch):
+    encoded = backbone.encode(batch, (2,), (1, 3))
+    assert set(encoded.windows) == {2} and set(encoded.layers) == {1, 3}
+    assert torch.equal(encoded.windows[2], backbone.encode_windows(batch, 2))
+    tokens = backbone.visual.trunk.norm(encoded.layers[3])
+    assert torch.allclose(tokens, encoded.patches, atol=1e-5)
+    joined = backbones.Encoded.join([encoded[:1], encoded[1:]])
+    assert torch.equal(joined.image, encoded.image) and torch.equal(joined.layers[1], encoded.layers[1])
+    with pytest.raises(ValueError, match="blocks 1 to 3; there is no block 4"):
+        backbone.encode(batch, layers=(4,))
 
 
 def test_the_committed_aligner_belongs_to_the_committed_weights(backbone, batch):

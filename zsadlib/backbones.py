@@ -5,9 +5,10 @@ shared with text; *patch tokens* are the last block's other tokens after the fin
 takes them to the shared one); a *window embedding* is the image embedding of a k x k window of patch tokens (WinCLIP).
 """
 
+import hashlib
 import logging
-from dataclasses import dataclass
-from functools import cache
+from dataclasses import dataclass, field
+from functools import cache, cached_property
 
 import open_clip
 import torch
@@ -20,10 +21,31 @@ from zsadlib.files import CACHE
 
 @dataclass(frozen=True)
 class Encoded:
-    """One forward pass: ``image`` (batch, dim), L2-normalised, and ``patches`` (batch, grid * grid, width)."""
+    """What the vision tower made of a batch: ``image`` (batch, dim), L2-normalised, and ``patches`` (batch, grid * grid, width).
+
+    On request also ``windows`` (window side -> (batch, windows, dim), L2-normalised) and ``layers`` (block, from 1 -> patch
+    tokens (batch, grid * grid, width) as they leave it, before the final norm).
+    """
 
     image: torch.Tensor
     patches: torch.Tensor
+    windows: dict[int, torch.Tensor] = field(default_factory=dict)
+    layers: dict[int, torch.Tensor] = field(default_factory=dict)
+
+    def __getitem__(self, rows):
+        """The same for some of its images."""
+        windows, layers = ({k: t[rows] for k, t in part.items()} for part in (self.windows, self.layers))
+        return Encoded(self.image[rows], self.patches[rows], windows, layers)
+
+    @classmethod
+    def join(cls, parts):
+        """One of many batches, in order."""
+        parts = list(parts)
+        windows, layers = (
+            {k: torch.cat([getattr(p, name)[k] for p in parts]) for k in getattr(parts[0], name)}
+            for name in ("windows", "layers")
+        )
+        return cls(torch.cat([p.image for p in parts]), torch.cat([p.patches for p in parts]), windows, layers)
 
 
 @cache
@@ -41,15 +63,17 @@ class Backbone:
     Attributes:
         name, pretrained: what was asked of open_clip. random: True where the weights are random (dry runs only).
         image_size: input side in pixels. grid: patches per side. dim: size of the shared space. width: of the trunk.
+        precision: of the vision tower, "float32" (the reference) or a faster one that the processor or GPU has.
     """
 
-    def __init__(self, model, tokenizer, preprocess, name, pretrained, random, device):
+    def __init__(self, model, tokenizer, preprocess, name, pretrained, random, device, precision="float32"):
         self.model, self.tokenizer, self._preprocess = (
             model.eval().requires_grad_(False).to(device),
             tokenizer,
             preprocess,
         )
         self.name, self.pretrained, self.random, self.device = name, pretrained, random, torch.device(device)
+        self.precision, self._texts = precision, {}
         self.visual = model.visual
         self.image_size = self.visual.image_size[0]
         with torch.no_grad():
@@ -70,11 +94,19 @@ class Backbone:
             return trunk.norm_pre(trunk._pos_embed(trunk.patch_embed(x)))
         return self.visual._embeds(x)
 
+    @property
+    def blocks(self):
+        """The transformer's blocks, in order."""
+        return self.visual.trunk.blocks if hasattr(self.visual, "trunk") else self.visual.transformer.resblocks
+
+    def _norm(self, tokens):
+        return self.visual.trunk.norm(tokens) if hasattr(self.visual, "trunk") else self.visual.ln_post(tokens)
+
     def _transform(self, tokens):
         """The transformer and the final norm over any subset of tokens, class token first."""
-        if trunk := getattr(self.visual, "trunk", None):
-            return trunk.norm(trunk.blocks(tokens))
-        return self.visual.ln_post(self.visual.transformer(tokens))
+        for block in self.blocks:
+            tokens = block(tokens)
+        return self._norm(tokens)
 
     def _project(self, tokens):
         if hasattr(self.visual, "trunk"):
@@ -85,6 +117,19 @@ class Backbone:
         """Tokens (..., width) after the final norm -> the shared space (..., dim), L2-normalised."""
         with torch.no_grad():
             return F.normalize(self._project(tokens.to(self.device)).float(), dim=-1).cpu()
+
+    @cached_property
+    def fingerprint(self):
+        """sha256 of the weights, the precision and the preprocessing: what an embedding depends on beside its image."""
+        digest = hashlib.sha256(f"{self.precision} {self.visual.preprocess_cfg}".encode())
+        for name, tensor in sorted(self.model.state_dict().items()):
+            digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
+        return digest.hexdigest()
+
+    def _fast(self):
+        """The context in which the vision tower runs: mixed precision where the profile asks for it."""
+        lower = None if self.precision == "float32" else getattr(torch, self.precision)
+        return torch.autocast(self.device.type, lower, enabled=lower is not None)
 
     def preprocess(self, images):
         """PIL images -> (batch, 3, image_size, image_size): squeezed to a square (no cropping: defects sit at borders)."""
@@ -99,21 +144,35 @@ class Backbone:
 
     @torch.no_grad()
     def encode_text(self, texts, batch_size=256, normalize=True):
-        """Sentences -> (n, dim) text embeddings, L2-normalised unless ``normalize`` is False."""
-        texts = list(texts)
-        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))  # alike lengths together: less padding
-        embeddings = torch.empty(len(texts), self.dim)
-        for start in range(0, len(order), batch_size):
-            part = order[start : start + batch_size]
-            tokens = self._trim(self.tokenizer([texts[i] for i in part]))
-            embeddings[part] = self.model.encode_text(tokens.to(self.device)).float().cpu()
+        """Sentences -> (n, dim) text embeddings, L2-normalised unless ``normalize`` is False. Each sentence is encoded once."""
+        new = [t for t in dict.fromkeys(texts) if t not in self._texts]
+        new.sort(key=len)  # alike lengths together: less padding
+        for start in range(0, len(new), batch_size):
+            part = new[start : start + batch_size]
+            tokens = self._trim(self.tokenizer(part))
+            self._texts.update(zip(part, self.model.encode_text(tokens.to(self.device)).float().cpu(), strict=True))
+        embeddings = torch.stack([self._texts[t] for t in texts])
         return F.normalize(embeddings, dim=-1) if normalize else embeddings
 
     @torch.no_grad()
-    def encode(self, batch):
-        """One forward pass of preprocessed images (batch, 3, size, size): ``Encoded``."""
-        tokens = self._transform(self._embed(batch.to(self.device)))
-        return Encoded(self.project(tokens[:, 0]), tokens[:, 1:].float().cpu())
+    def encode(self, batch, window_sizes=(), layers=()):
+        """Preprocessed images (batch, 3, size, size): ``Encoded``. One forward pass, and one more for each window.
+
+        Args:
+            window_sizes: sides of the windows to embed (``embed_windows``). layers: blocks to keep, counted from 1.
+        """
+        if missing := set(layers) - set(range(1, len(self.blocks) + 1)):
+            raise ValueError(f"{self.name} has blocks 1 to {len(self.blocks)}; there is no block {min(missing)}")
+        with self._fast():
+            first = tokens = self._embed(batch.to(self.device))
+            kept = {}
+            for number, block in enumerate(self.blocks, 1):
+                tokens = block(tokens)
+                if number in layers:
+                    kept[number] = tokens[:, 1:].float().cpu()
+            tokens = self._norm(tokens).float()
+            windows = {k: self._windows(first, k) for k in window_sizes}
+        return Encoded(self.project(tokens[:, 0]), tokens[:, 1:].cpu(), windows, kept)
 
     @torch.no_grad()
     def encode_value_attention(self, batch, layers):
@@ -123,16 +182,14 @@ class Backbone:
         and the feed-forward layers are left out; the first path runs as usual and feeds the values.
         """
         tokens = self._embed(batch.to(self.device))
-        blocks = self.visual.trunk.blocks if hasattr(self.visual, "trunk") else self.visual.transformer.resblocks
-        if not 1 <= layers <= len(blocks):
-            raise ValueError(f"{layers} layers of value attention do not fit {len(blocks)} blocks")
+        if not 1 <= layers <= len(self.blocks):
+            raise ValueError(f"{layers} layers of value attention do not fit {len(self.blocks)} blocks")
         second = None
-        for i, block in enumerate(blocks):
-            if i >= len(blocks) - layers:
+        for i, block in enumerate(self.blocks):
+            if i >= len(self.blocks) - layers:
                 second = (tokens if second is None else second) + self._value_attention(block, tokens)
             tokens = block(tokens)
-        norm = self.visual.trunk.norm if hasattr(self.visual, "trunk") else self.visual.ln_post
-        return norm(second)[:, 1:].float().cpu()
+        return self._norm(second)[:, 1:].float().cpu()
 
     @staticmethod
     def _value_attention(block, tokens):
@@ -154,29 +211,58 @@ class Backbone:
 
         As in WinCLIP the windows are taken after the positional embedding and keep the class token.
         """
-        tokens = self._embed(batch.to(self.device))
+        with self._fast():
+            return self._windows(self._embed(batch.to(self.device)), k)
+
+    def _windows(self, tokens, k):
         index = window_indices(self.grid, k).to(self.device)
         windows = tokens[:, 1:][:, index]  # batch, windows, k * k, width
         count = windows.shape[1]
         first = tokens[:, None, :1].expand(-1, count, -1, -1)
         joined = torch.cat([first, windows], 2).flatten(0, 1)
-        classes = torch.cat([self._transform(part)[:, 0] for part in joined.split(512)])
-        return self.project(classes).unflatten(0, (len(batch), count))
+        classes = torch.cat([self._transform(part)[:, 0].float() for part in joined.split(512)])
+        return self.project(classes).unflatten(0, (len(tokens), count))
+
+
+def _check_tag(name, tag):
+    """ValueError where open_clip would only warn: weights that were trained with another activation than the model's."""
+    trained, built = open_clip.get_pretrained_cfg(name, tag) or {}, open_clip.get_model_config(name) or {}
+    if bool(trained.get("quick_gelu")) != bool(built.get("quick_gelu")):
+        other = name.removesuffix("-quickgelu") if built.get("quick_gelu") else f"{name}-quickgelu"
+        raise ValueError(
+            f"weights '{tag}' were trained {'with' if trained.get('quick_gelu') else 'without'} QuickGELU and backbone '{name}' "
+            f"is not so built; use the backbone '{other}'"
+        )
+
+
+def _check_preprocessing(model, name, tag):
+    """ValueError unless images are prepared as the weights of a known tag were trained (the size may differ: see below)."""
+    used, trained = model.visual.preprocess_cfg, open_clip.get_pretrained_cfg(name, tag) or {}
+    for key in ("mean", "std"):
+        if key in trained and tuple(used[key]) != tuple(trained[key]):
+            raise ValueError(
+                f"backbone '{name}' would get images with {key} {tuple(used[key])}; weights '{tag}' need {tuple(trained[key])}"
+            )
 
 
 @cache
-def load_backbone(name=embedded.NAME, pretrained="embedded", device=None, allow_random=False):
+def load_backbone(
+    name=embedded.NAME, pretrained="embedded", device="auto", allow_random=False, image_size=None, precision="float32"
+):
     """Build a backbone by its open_clip name and pretrained tag.
 
     Args:
         name: "zsad-mini" (the embedded model) or an open_clip ViT such as "ViT-B-16-plus-240".
         pretrained: "embedded" for the embedded model's own weights, an open_clip tag ("laion400m_e32"), or a weight file.
-        device: None picks a GPU where there is one. allow_random: build with random weights, for dry runs.
+        device: "auto" picks a GPU where there is one. allow_random: an empty ``pretrained`` is allowed, for dry runs.
+        image_size: side in pixels; None takes the model's. Another one than the weights' interpolates their positional
+            embedding. precision: of the vision tower.
 
     Raises:
-        ValueError: unknown name or tag, or no weights were named and ``allow_random`` is False.
+        ValueError: unknown name or tag, weights that do not belong to the model or cannot be loaded, an image size that is
+            no multiple of the patch size, or no weights were named and ``allow_random`` is False.
     """
-    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
+    device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     if name == embedded.NAME:
         embedded.register(CACHE)
     elif name not in open_clip.list_models():
@@ -186,7 +272,15 @@ def load_backbone(name=embedded.NAME, pretrained="embedded", device=None, allow_
             f"backbone '{name}' without pretrained weights would be random, and random weights are refused; name one "
             f"of {embedded.NAME}'s 'embedded' or open_clip.list_pretrained_tags_by_model('{name}')"
         )
+    vision = open_clip.get_model_config(name)["vision_cfg"]
+    if image_size and vision.get("patch_size") and image_size % vision["patch_size"]:
+        raise ValueError(f"an image of {image_size} pixels is no multiple of {name}'s patches of {vision['patch_size']}")
+    if image_size and name == embedded.NAME and image_size != vision["image_size"]:
+        raise ValueError(f"{name} takes images of {vision['image_size']} pixels, not {image_size}")
     own = name == embedded.NAME and pretrained
+    tag = pretrained if not own and pretrained in open_clip.list_pretrained_tags_by_model(name) else None
+    if tag:
+        _check_tag(name, tag)
     middle = (0.5, 0.5, 0.5) if name == embedded.NAME else None  # None: as the weights were trained
     verbosity = transformers.logging.get_verbosity()
     try:
@@ -194,18 +288,21 @@ def load_backbone(name=embedded.NAME, pretrained="embedded", device=None, allow_
         transformers.logging.set_verbosity_error()
         model, _, preprocess = open_clip.create_model_and_transforms(
             name,
-            pretrained=None if own or not pretrained else pretrained,
+            pretrained=None if own or not pretrained else str(pretrained),
+            force_image_size=None if name == embedded.NAME else image_size,
             image_resize_mode="squash",
             image_interpolation="bicubic",
             image_mean=middle,
             image_std=middle,
         )
-    except RuntimeError as error:
+    except Exception as error:  # what a hub or a damaged file raises is not ours to list
         raise ValueError(f"cannot load backbone '{name}' with weights '{pretrained}': {error}") from error
     finally:
         logging.disable(logging.NOTSET)
         transformers.logging.set_verbosity(verbosity)
+    if tag:
+        _check_preprocessing(model, name, tag)
     if own:
         embedded.load_weights(model, embedded.WEIGHTS if pretrained == "embedded" else pretrained)
     tokenizer = open_clip.get_tokenizer(name)
-    return Backbone(model, tokenizer, preprocess, name, pretrained, not pretrained, device)
+    return Backbone(model, tokenizer, preprocess, name, pretrained, not pretrained, device, precision)

@@ -1,22 +1,28 @@
-"""Methods times categories: predictions, and the tidy table of metrics (method, dataset, category, shots, metric, value)."""
+"""Methods times categories: resumable units of work, and the tidy table that they make."""
 
+import hashlib
+import json
+from collections import defaultdict
+from dataclasses import asdict, dataclass
 from functools import cache
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from tqdm.auto import tqdm
 
-from zsadlib.aligner import Aligner
+from zsadlib import detectors
+from zsadlib.aligner import Aligner, to_map
 from zsadlib.backbones import Encoded, load_backbone
-from zsadlib.datasets import load_image, load_mask, load_miniad
-from zsadlib.detectors import Alfa, ClipAC, WinClip
+from zsadlib.datasets import load_dataset, load_image, load_mask
 from zsadlib.embedded import NAME, WEIGHTS
-from zsadlib.files import sha256
+from zsadlib.files import CACHE, replacing, sha256
 from zsadlib.metrics import image_metrics, pixel_metrics
+from zsadlib.prompts import load_bank
 
-COLUMNS = ["method", "dataset", "category", "shots", "metric", "value"]
+COLUMNS = ["method", "sees", "dataset", "category", "shots", "seed", "metric", "value"]
 EMBEDDED_ALIGNER = WEIGHTS.with_name(f"{NAME}-aligner.safetensors")
+UNITS = CACHE / "units"
 
 
 def batches(backbone, paths, batch_size):
@@ -27,57 +33,66 @@ def batches(backbone, paths, batch_size):
 
 def profile_backbone(profile):
     """The backbone that a profile names."""
-    return load_backbone(profile.backbone, profile.pretrained)
+    return load_backbone(
+        profile.backbone, profile.pretrained, profile.device, profile.dry_run, profile.image_size, profile.precision
+    )
 
 
 @cache
 def profile_aligner(profile, backbone):
-    """The aligner of a profile: the committed one where it fits, else fitted on unlabelled development images of MiniAD."""
+    """The aligner of a profile: the committed one where it fits, else fitted on unlabelled development images."""
     if profile.backbone == NAME and profile.pretrained == "embedded":
         aligner = Aligner.load(EMBEDDED_ALIGNER)
         if aligner.about["window"] == profile.aligner_window and aligner.about["weights_sha256"] == sha256(WEIGHTS):
             return aligner
-    paths = [sample.path for category in load_miniad("development") for sample in category.test[::4]]
+    paths = [sample.path for name in profile.development for c in load_dataset(name) for sample in c.test[::4]]
     return Aligner.fit(backbone, batches(backbone, paths, profile.batch_size), profile.aligner_window)
 
 
 def build_detector(method, profile, backbone, aligner=None):
     """A detector by its name in the tables, with the profile's settings."""
-    if method == "clip-ac":
-        return ClipAC(backbone, profile.map_size)
-    if method == "winclip":
-        return WinClip(backbone, profile.map_size, profile.window_sizes)
+    if method not in detectors.METHODS:
+        raise ValueError(f"unknown method '{method}'; choose one of {', '.join(detectors.METHODS)}")
+    build, size = detectors.METHODS[method], profile.map_size
     if method == "alfa":
-        aligner = aligner or profile_aligner(profile, backbone)
-        return Alfa(backbone, aligner, profile.banks, profile.reading, profile.map_size)
-    raise ValueError(f"unknown method '{method}'; choose one of clip-ac, winclip, alfa")
+        return build(backbone, aligner or profile_aligner(profile, backbone), profile.banks, profile.reading, size)
+    if method in ("winclip", "winclip+"):
+        return build(backbone, size, profile.window_sizes)
+    if method in ("patchcore", "musc"):
+        return build(backbone, size, profile.layers)
+    return build(backbone, size)
 
 
-def support_images(category, backbone, shots, seed=0):
-    """``shots`` normal training images of a category, drawn by ``seed``, preprocessed; None for zero shots."""
-    if not shots:
-        return None
+@dataclass(frozen=True, order=True)
+class Unit:
+    """What is computed, kept and, after a stop, not computed again: one method on one category with one draw of images."""
+
+    method: str
+    shots: int = 0
+    seed: int = 0
+
+
+def zero_shot(profile):
+    """The profile's units without support images."""
+    return [Unit(method, 0, profile.seed) for method in profile.methods]
+
+
+def few_shot(profile):
+    """The profile's few-shot units: every method, number of shots and draw of the support images."""
+    seeds = range(profile.seed, profile.seed + profile.draws)
+    return [Unit(method, shots, seed) for method in profile.few_shot for shots in profile.shots for seed in seeds]
+
+
+def draw_support(category, shots, seed):
+    """``shots`` normal training images (paths), drawn by ``seed``; a larger draw contains the smaller one.
+
+    Raises:
+        ValueError: the category has fewer.
+    """
     if shots > len(category.train):
         raise ValueError(f"{category.name} has {len(category.train)} images in train/good; {shots} shots are too many")
-    chosen = np.random.default_rng(seed).choice(len(category.train), shots, replace=False)
-    return backbone.preprocess([load_image(category.train[i]) for i in sorted(chosen)])
-
-
-@torch.no_grad()
-def predict_category(detector, category, batch_size=16):
-    """Scores (n,) float64 and maps (n, size, size) float32 of a category's test images, in order."""
-    scores, maps = [], []
-    for batch in batches(detector.backbone, [s.path for s in category.test], batch_size):
-        score, anomaly_map = detector.predict(batch)
-        scores.append(score.double().numpy())
-        maps.append(anomaly_map.numpy())
-    return np.concatenate(scores), np.concatenate(maps)
-
-
-def encode_category(backbone, category, batch_size=16):
-    """``Encoded`` of all test images of a category, in order: for studies that score the same images many times."""
-    parts = [backbone.encode(b) for b in batches(backbone, [s.path for s in category.test], batch_size)]
-    return Encoded(torch.cat([p.image for p in parts]), torch.cat([p.patches for p in parts]))
+    order = np.random.default_rng(seed).permutation(len(category.train))
+    return [category.train[i] for i in order[:shots]]
 
 
 def masks_of(category, size):
@@ -85,36 +100,134 @@ def masks_of(category, size):
     return np.stack([load_mask(s, size) for s in category.test])
 
 
-def rows(detector, category, scores, maps, shots=0):
-    """Metrics of one (method, category) as tidy rows; pixel metrics only where there are masks."""
-    values = image_metrics(category.labels, scores)
-    if category.has_masks:
-        values |= pixel_metrics(masks_of(category, maps.shape[-1]), maps)
-    key = (detector.name, category.dataset, category.name, shots)
-    return [dict(zip(COLUMNS, (*key, metric, value), strict=True)) for metric, value in values.items()]
+def encode_category(backbone, category, batch_size=16, window_sizes=(), layers=()):
+    """``Encoded`` of all test images of a category, in order: for studies that score the same images many times."""
+    paths = [s.path for s in category.test]
+    return Encoded.join(backbone.encode(b, window_sizes, layers) for b in batches(backbone, paths, batch_size))
 
 
-def evaluate(detectors, categories, batch_size=16, shots=0, seed=0):
-    """Every detector on every category: a tidy DataFrame with ``COLUMNS``, values in [0, 1]."""
+def predict_category(detector, category, batch_size=16):
+    """Scores (n,) float64 and maps (n, size, size) float32 of a category's test images, in order."""
+    encoded = encode_category(detector.backbone, category, batch_size, detector.window_sizes, detector.layers)
+    scores, patches = detector.score(encoded)
+    return scores.double().numpy(), to_map(patches, detector.map_size).numpy()
+
+
+def measure(category, scores, patches, masks=None):
+    """Image metrics, and with ``masks`` (n, size, size) pixel metrics: dict of metric -> value in [0, 1].
+
+    Args:
+        scores: (n,). patches: (n, grid * grid).
+    """
+    values = image_metrics(category.labels, scores.double().numpy())
+    if masks is not None:
+        values |= pixel_metrics(masks, to_map(patches, masks.shape[-1]).numpy())
+    return values
+
+
+@cache
+def _code():
+    """Hash of the sources that a score or a metric passes through: a changed line makes every kept unit void."""
+    here, names = Path(__file__).parent, ("aligner", "backbones", "datasets", "embedded", "metrics", "prompts", "scoring")
+    files = [Path(__file__), *(here / f"{name}.py" for name in names), *sorted((here / "detectors").glob("*.py"))]
+    return hashlib.sha256("".join(map(sha256, files)).encode()).hexdigest()
+
+
+@cache
+def _pictures(category):
+    """Hash of a category's files: contents, kinds and order."""
+    lines = [sha256(path) for path in category.train]
+    lines += [f"{s.kind} {sha256(s.path)} {s.mask_path and sha256(s.mask_path)}" for s in category.test]
+    return hashlib.sha256("\n".join(map(str, lines)).encode()).hexdigest()
+
+
+def unit_file(unit, detector, category):
+    """Where a unit's result is kept: named by a hash of all that it depends on."""
+    banks = [load_bank(bank, category.noun).model_dump_json() for bank in getattr(detector, "banks", ())]
+    about = {
+        "unit": asdict(unit), "settings": detector.settings(), "map_size": detector.map_size, "noun": category.noun,
+        "backbone": detector.backbone.fingerprint, "pictures": _pictures(category), "banks": banks, "code": _code(),
+    }  # fmt: skip
+    name = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+    return UNITS / name[:2] / f"{name}.json"
+
+
+def evaluate(profile, backbone, categories, units, built=None):
+    """Every unit on every category: a tidy DataFrame with ``COLUMNS``, values in [0, 1].
+
+    A category's images are encoded once for all units; each unit is kept when it is done, so that a stopped run goes on where
+    it was and a changed setting runs again only what depends on it.
+
+    Args:
+        units: such as ``zero_shot(profile)``. built: dict of method -> ``Detector`` for methods that are not the profile's
+            (a class of your own); the others are built by ``build_detector``.
+
+    Raises:
+        ValueError: a category has only one class, or too few training images for the shots.
+    """
     for category in categories:
         if len(set(category.labels)) < 2:
             raise ValueError(f"{category.name} has only one class in test/; metrics need good and defective images")
-    out = []
-    with tqdm(total=len(detectors) * len(categories), desc="benchmark", unit="category") as progress:
-        for detector in detectors:
-            for category in categories:
-                progress.set_postfix_str(f"{detector.name}, {category.name}", refresh=False)
-                detector.prepare(category.name, support_images(category, detector.backbone, shots, seed))
-                out += rows(detector, category, *predict_category(detector, category, batch_size), shots)
+    built = dict(built or {})
+    for method in dict.fromkeys(unit.method for unit in units):
+        if method not in built:
+            built[method] = build_detector(method, profile, backbone)
+    rows = []
+    with tqdm(total=len(units) * len(categories), desc="benchmark", unit="unit") as progress:
+        for category in categories:
+            files = {unit: unit_file(unit, built[unit.method], category) for unit in units}
+            missing = [unit for unit, file in files.items() if not file.is_file()]
+            progress.set_postfix_str(category.name, refresh=False)
+            progress.update(len(units) - len(missing))
+            for unit in _run(missing, built, category, backbone, profile.batch_size, files):
                 progress.update()
-    return pd.DataFrame(out, columns=COLUMNS)
+            for unit, file in files.items():
+                sees = "support images" if unit.shots else built[unit.method].sees
+                key = (unit.method, sees, category.dataset, category.name, unit.shots, unit.seed)
+                rows += [(*key, metric, value) for metric, value in json.loads(file.read_text())["metrics"].items()]
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def _run(units, built, category, backbone, batch_size, files):
+    """Compute units of one category and keep each; yields them as they are done."""
+    if not units:
+        return
+    sizes, layers = (
+        sorted({k for unit in units for k in getattr(built[unit.method], name)}) for name in ("window_sizes", "layers")
+    )
+    encoded = encode_category(backbone, category, batch_size, sizes, layers)
+    masks = masks_of(category, built[units[0].method].map_size) if category.has_masks else None
+    by_draw = defaultdict(list)
+    for unit in units:
+        by_draw[unit.seed if unit.shots else None].append(unit)
+    for seed, drawn in by_draw.items():
+        if seed is not None:
+            paths = draw_support(category, max(unit.shots for unit in drawn), seed)
+            support = Encoded.join(backbone.encode(b, sizes, layers) for b in batches(backbone, paths, batch_size))
+        for unit in drawn:
+            detector = built[unit.method].prepare(category.noun, support[: unit.shots] if unit.shots else None)
+            scores, patches = detector.score(encoded)
+            found = {"unit": asdict(unit), "dataset": category.dataset, "category": category.name}
+            found |= {"metrics": measure(category, scores, patches, masks), "scores": scores.tolist()}
+            with replacing(files[unit]) as temporary:
+                temporary.write_text(json.dumps(found))
+            yield unit
 
 
 def summary(table, metrics=("image_auroc", "pixel_auroc", "pixel_aupro")):
-    """Mean over categories, in per cent: one row per (dataset, method, shots), one column per metric."""
+    """Mean over categories (and draws), in per cent: one row per (dataset, method, shots), one column per metric."""
     table = table[table.metric.isin(metrics)]
-    means = table.pivot_table(index=["dataset", "method", "shots"], columns="metric", values="value", sort=False)
+    index = ["dataset", "method", "sees", "shots"]
+    means = table.pivot_table(index=index, columns="metric", values="value", sort=False)
     return (100 * means).reindex(columns=[m for m in metrics if m in means.columns]).round(1)
+
+
+def spread(table, metrics=("image_auroc", "pixel_auroc", "pixel_aupro")):
+    """Standard deviation, over the draws of support images, of the mean over categories, in points."""
+    index = ["dataset", "method", "sees", "shots"]
+    table = table[table.metric.isin(metrics)]
+    per_draw = table.groupby([*index, "metric", "seed"], sort=False).value.mean()
+    return (100 * per_draw.groupby([*index, "metric"], sort=False).std()).unstack("metric").reindex(columns=list(metrics)).round(1)
 
 
 def reported(table):

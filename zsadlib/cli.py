@@ -18,6 +18,8 @@ os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Zero-shot visual anomaly detection with language.")
 prompts_app = typer.Typer(no_args_is_help=True, help="Prompt banks: what LLMs answered.")
 app.add_typer(prompts_app, name="prompts")
+data_app = typer.Typer(no_args_is_help=True, help="Official data sets: get them, check them.")
+app.add_typer(data_app, name="data")
 
 ProfileOption = Annotated[str, typer.Option(help="Profile: model and choices.")]
 CategoryOption = Annotated[str, typer.Option(help='What the pictures show, as in a prompt: "magnetic tile".')]
@@ -111,12 +113,15 @@ def score(
 
     from zsadlib import benchmark, plots, verdict
     from zsadlib.datasets import load_image
+    from zsadlib.detectors import METHODS
     from zsadlib.files import replacing
 
     files = image_files(paths, maps)
     check_outputs(out, explain)
     if explain is not None and method != "alfa":
         raise ValueError(f"--explain needs the prompts of an image, which {method} does not choose; use --method alfa")
+    if method in METHODS and METHODS[method].sees != "nothing":
+        raise ValueError(f"zsad score judges each image alone and {method} needs a whole test set; use winclip or alfa")
     settings, bank_note = with_bank(profile, category, bank)
     backbone = benchmark.profile_backbone(settings)
     detector = benchmark.build_detector(method, settings, backbone).prepare(category)
@@ -216,13 +221,13 @@ def evaluate(
         Path, typer.Option(help="One category folder in the MVTec AD layout (test/good, test/<kind>, ...).")
     ],
     category: CategoryOption,
-    out: Annotated[Path, typer.Option(help="CSV to write: method, dataset, category, shots, metric, value.")],
-    methods: Annotated[str, typer.Option(help="Comma-separated: clip-ac,winclip,alfa.")] = "clip-ac,winclip,alfa",
+    out: Annotated[Path, typer.Option(help="CSV to write, one metric a row.")],
+    methods: Annotated[str, typer.Option(help="Comma-separated: clip-ac, winclip, alfa, musc; with shots winclip+, alfa, patchcore.")] = "clip-ac,winclip,alfa",
     bank: Annotated[
         str | None, typer.Option(help="Prompt bank (default: the profile's, or static if it has none).")
     ] = None,
     profile: ProfileOption = "mini",
-    shots: Annotated[int, typer.Option(min=0, help="Normal images of train/good to use (winclip and alfa).")] = 0,
+    shots: Annotated[int, typer.Option(min=0, help="Normal images of train/good to use.")] = 0,
 ):
     """Image and pixel metrics of one labelled category folder."""
     from zsadlib import benchmark
@@ -232,18 +237,49 @@ def evaluate(
     check_outputs(out)
     data = read_category(root, category)
     settings, bank_note = with_bank(profile, category, bank)
-    if bank_note and "alfa" in methods:
+    names = ["winclip+" if shots and m.strip() == "winclip" else m.strip() for m in methods.split(",")]
+    if bank_note and "alfa" in names:
         typer.echo(f"zsad: {bank_note}", err=True)
-    backbone = benchmark.profile_backbone(settings)
-    names = [m.strip() for m in methods.split(",")]
     if shots and "clip-ac" in names and len(names) > 1:
         names.remove("clip-ac")
         typer.echo("zsad: clip-ac is zero-shot only and is left out", err=True)
-    detectors = [benchmark.build_detector(name, settings, backbone) for name in names]
-    table = benchmark.evaluate(detectors, [data], settings.batch_size, shots, settings.seed)
+    backbone = benchmark.profile_backbone(settings)
+    units = [benchmark.Unit(name, shots, settings.seed) for name in names]
+    table = benchmark.evaluate(settings, backbone, [data], units)
     with replacing(out) as temporary:
         table.to_csv(temporary, index=False)
     typer.echo(table.pivot(index="metric", columns="method", values="value").round(4).to_string())
+
+
+@data_app.command("fetch")
+@one_sentence
+def data_fetch(
+    name: Annotated[str, typer.Argument(help="mvtec-ad or visa.")],
+    path: Annotated[Path | None, typer.Option(help="Your own archive, or the folder where you unpacked it.")] = None,
+    accept_licence: Annotated[bool, typer.Option(help="You have read the licence and accept it.")] = False,
+):
+    """Put an official data set under data/: from your own copy, or downloaded (resumes after a stop)."""
+    from zsadlib import sources
+    from zsadlib.files import DATA
+
+    folder = sources.fetch(sources.get_source(name), path, accept_licence, DATA)
+    typer.echo(f"{name} is in {folder}; check it with: zsad data check {name}")
+
+
+@data_app.command("check")
+@one_sentence
+def data_check(name: Annotated[str, typer.Argument(help="mvtec-ad or visa.")]):
+    """Compare a data set with its published counts and open every image; exit code 1 where something is wrong."""
+    from zsadlib import sources
+    from zsadlib.files import DATA
+
+    table, problems = sources.check(sources.get_source(name), DATA / name)
+    typer.echo(table.to_string(index=False))
+    for problem in problems:
+        typer.echo(f"zsad: {problem}", err=True)
+    typer.echo(f"{len(problems)} problems" if problems else "complete and readable")
+    if problems:
+        raise typer.Exit(1)
 
 
 @prompts_app.command("record")

@@ -1,4 +1,4 @@
-"""Pictures in: one reader for the MVTec AD folder layout, through which every set goes.
+"""Pictures in: the MVTec AD folder layout, through which nearly every set goes, and VisA's own.
 
     <category>/train/good/*            normal images (support images for few-shot; zero-shot never reads them)
     <category>/test/good/*             normal test images
@@ -7,6 +7,9 @@
 
 Masks are paired by name. A category without a ``ground_truth`` folder has image labels only; with one, every defective
 image must have its mask. A mask pixel belongs to the defect where its value is above 127 (anti-aliased masks exist).
+
+VisA lists its images in ``split_csv/1cls.csv`` (object, split, label, image, mask), and its masks are palettes in which every
+index above 0 is a defect.
 """
 
 import os
@@ -16,21 +19,29 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 from PIL import Image
 
 from zsadlib import miniad
 from zsadlib.files import DATA
 
+NOUNS = {f"pcb{i}": "printed circuit board" for i in range(1, 5)} | {
+    "chewinggum": "chewing gum", "macaroni1": "macaroni", "macaroni2": "macaroni"
+}  # fmt: skip
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"}
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One test image: its file, its kind ("good" or the defect's name) and its mask file, if there is one."""
+    """One test image: its file, its kind ("good" or the defect's name) and its mask file, if there is one.
+
+    ``palette``: every index of the mask above 0 is a defect, rather than every grey above 127.
+    """
 
     path: Path
     kind: str
     mask_path: Path | None = None
+    palette: bool = False
 
     @property
     def label(self):
@@ -40,12 +51,17 @@ class Sample:
 
 @dataclass(frozen=True)
 class Category:
-    """One object or texture: ``train`` are normal images, ``test`` the labelled ones. ``name`` goes into the prompts."""
+    """One object or texture: ``train`` are normal images, ``test`` the labelled ones; ``name`` stands in the tables."""
 
     name: str
     dataset: str
     train: tuple[Path, ...]
     test: tuple[Sample, ...]
+
+    @property
+    def noun(self):
+        """The word for the object in a prompt: the name, but for those that are no words ("pcb1")."""
+        return NOUNS.get(self.name, self.name)
 
     @property
     def labels(self):
@@ -109,6 +125,31 @@ def read_category(folder, name=None, dataset=None):
     return Category(name or folder.name.replace("_", " "), dataset or folder.parent.name, train, tuple(samples))
 
 
+def read_visa(root):
+    """All categories of VisA in its official layout, with the official split (one class: normal images to train on).
+
+    Raises:
+        FileNotFoundError: there is no list, or a file that it names is missing.
+    """
+    root = Path(root).resolve()
+    listed = root / "split_csv" / "1cls.csv"
+    if not listed.is_file():
+        raise FileNotFoundError(f"{root} is not VisA in its official layout: {listed} is missing")
+    table = pd.read_csv(listed, dtype=str, keep_default_na=False)
+    for path in [*table["image"], *table["mask"][table["mask"] != ""]]:
+        if not (root / path).is_file():
+            raise FileNotFoundError(f"{listed} names {path}, which is missing")
+    categories = []
+    for name, rows in table.groupby("object", sort=False):
+        test = [
+            Sample(root / r.image, "good" if r.label == "normal" else "anomaly", root / r.mask if r.mask else None, True)
+            for r in rows[rows.split == "test"].itertuples()
+        ]
+        train = tuple(root / path for path in rows["image"][rows.split == "train"])
+        categories.append(Category(name.replace("_", " "), "VisA", train, tuple(test)))
+    return categories
+
+
 def load_image(path):
     """An image file as 8-bit RGB: 16-bit greys are divided by 257 (taken as they are if none is above 255), floating-point
     greys stretched from their own range.
@@ -142,7 +183,11 @@ def load_mask(sample, size):
         if sample.label:
             raise ValueError(f"{sample.path} is defective but has no mask; pixel metrics need masks")
         return np.zeros((size, size), bool)
-    mask = np.asarray(load_image(sample.mask_path).convert("L")) > 127
+    if sample.palette:
+        with Image.open(sample.mask_path) as file:
+            mask = np.asarray(file if file.mode in ("P", "L") else file.convert("L")) > 0
+    else:
+        mask = np.asarray(load_image(sample.mask_path).convert("L")) > 127
     return np.asarray(Image.fromarray(mask).resize((size, size), Image.NEAREST))
 
 
@@ -184,7 +229,7 @@ def load_textile():
 
 
 def load_dataset(name):
-    """Categories of a named set: "miniad-development", "miniad-test", "textile", or a folder of category folders.
+    """Categories of a named set: "miniad-development", "miniad-test", "textile", "mvtec-ad", "visa", or a folder of folders.
 
     "NAME:400" takes at most 400 test images of each category, spread evenly over the kinds (``Category.take``).
     """
@@ -195,10 +240,27 @@ def load_dataset(name):
         return load_miniad(name.removeprefix("miniad-"))
     if name == "textile":
         return load_textile()
+    if name in ("mvtec-ad", "visa"):
+        root = DATA / name
+        if not root.is_dir():
+            raise ValueError(f"the data set {name} is not there; get it with: zsad data fetch {name} --accept-licence")
+        if name == "visa":
+            return read_visa(root)
+        return [read_category(p, dataset="MVTec AD") for p in _category_folders(root)]
     root = Path(name)
     if not root.is_dir():
         raise ValueError(
-            f"unknown data set '{name}'; choose miniad-development, miniad-test, textile, or a folder with one "
-            "MVTec-layout folder per category"
+            f"unknown data set '{name}'; choose miniad-development, miniad-test, textile, mvtec-ad, visa, or a folder with "
+            "one MVTec-layout folder per category"
         )
-    return [read_category(p) for p in sorted(root.iterdir()) if (p / "test").is_dir()]
+    return [read_category(p) for p in _category_folders(root)]
+
+
+def _category_folders(root):
+    return [p for p in sorted(root.iterdir()) if (p / "test").is_dir()]
+
+
+def load_split(names, limit=0, masks=False):
+    """All categories of several named sets, at most ``limit`` images of each (0: all); ``masks``: only those that have some."""
+    categories = [category.take(limit) for name in names for category in load_dataset(name)]
+    return [category for category in categories if category.has_masks or not masks]

@@ -90,6 +90,53 @@ def heat_maps(images, columns, scale=None, masks=None, width=1.7):
     return _finished(figure)
 
 
+def qualitative(rows, width=1.25):
+    """Image pairs beside their maps, one row a category with a colour scale of its own (the paper's Fig. 5 idea).
+
+    Args:
+        rows: (title, PIL images, dict of method -> maps (images, size, size), masks) per category; masks are outlined in white.
+    """
+    methods, count = list(rows[0][2]), len(rows[0][1])
+    columns = count * (1 + len(methods))
+    figure, axes = plt.subplots(len(rows), columns, figsize=(columns * width, len(rows) * (width + 0.2)), squeeze=False)
+    for line, (title, images, maps, masks) in zip(axes, rows, strict=True):
+        low, high = np.percentile(np.concatenate([m.ravel() for m in maps.values()]), [1, 99.9])
+        for axis in line:
+            axis.set(xticks=[], yticks=[])
+            sns.despine(ax=axis, left=True, bottom=True)
+        line[0].set_ylabel(f"{title}\n{low:.2f} to {high:.2f}", fontsize=8)
+        for i, (image, mask) in enumerate(zip(images, masks, strict=True)):
+            picture, place = _square(image, len(mask)), i * (1 + len(methods))
+            line[place].imshow(picture)
+            for axis, method in zip(line[place + 1 :], methods, strict=False):
+                axis.imshow(picture.mean(2), cmap="gray", vmin=0, vmax=255)
+                axis.imshow(maps[method][i], cmap="turbo", alpha=0.6, vmin=low, vmax=high)
+                if mask.any():
+                    axis.contour(mask, [0.5], colors="white", linewidths=1)
+    for axis, title in zip(axes[0], ["image", *methods] * count, strict=True):
+        axis.set_title(title, fontsize=8)
+    return _finished(figure)
+
+
+def over_shots(table, metrics, width=3.4):
+    """Metrics over the number of support images, one row a metric, one panel a set; bars span the draws.
+
+    Args:
+        table: tidy, with columns dataset, line, shots, seed, metric, value (in [0, 1], shown in per cent).
+    """
+    names = {metric: group for metric, group in table.groupby("metric") if metric in metrics}
+    panels = [(metric, name, part) for metric in metrics for name, part in names[metric].groupby("dataset", sort=False)]
+    figure, axes = plt.subplots(1, len(panels), figsize=(width * len(panels), 2.8), squeeze=False)
+    for plot, (metric, name, part) in zip(axes[0], panels, strict=True):
+        sns.lineplot(
+            part.assign(value=100 * part.value), x="shots", y="value", hue="line", marker="o", ax=plot, err_style="bars",
+            errorbar=lambda v: (v.min(), v.max()), legend=plot is axes[0, -1],
+        )  # fmt: skip
+        plot.set(title=name, ylabel=f"{metric.replace('_', ' ')} (%)", xticks=sorted(part.shots.unique()))
+    sns.move_legend(axes[0, -1], "upper left", bbox_to_anchor=(1, 1), title=None)
+    return _finished(figure)
+
+
 def semantic_space(ensemble, title=None):
     """Prompts of a category in the plane of the static axis and the first other component (Fig. 4 idea).
 

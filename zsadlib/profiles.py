@@ -1,7 +1,7 @@
 """A study's settings as data: one validated JSON file per profile."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -9,14 +9,28 @@ FOLDER = Path(__file__).parent / "profiles"
 
 
 class Profile(BaseModel):
-    """Which model, which sets, which choices. The choices were made on development categories and frozen here."""
+    """Which model, which sets, which choices. The choices were made on development categories and frozen here.
+
+    ``development`` and ``test`` name data sets (``datasets.load_dataset``). ``layers`` are blocks, counted from 1, for the
+    methods that compare patch tokens. ``draws`` of support images are made for each number of ``shots``. float32 is the
+    reference ``precision``; the others are for GPUs and processors that have them. ``dry_run`` allows random weights and
+    forbids ``results/``.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     name: str
     backbone: str
     pretrained: str
-    datasets: tuple[str, ...] = Field(min_length=1)
-    methods: tuple[Literal["clip-ac", "winclip", "alfa"], ...] = Field(min_length=1)
+    image_size: int = Field(ge=32, le=2048)
+    layers: tuple[int, ...] = Field(min_length=1)
+    device: Literal["auto", "cpu", "cuda"]
+    precision: Literal["float32", "bfloat16", "float16"]
+    development: tuple[str, ...] = Field(min_length=1)
+    test: tuple[str, ...] = Field(min_length=1)
+    methods: tuple[Literal["clip-ac", "winclip", "alfa", "musc"], ...] = Field(min_length=1)
+    few_shot: tuple[Literal["winclip+", "alfa", "patchcore"], ...]
+    shots: tuple[Annotated[int, Field(ge=1, le=64)], ...]
+    draws: int = Field(ge=1, le=100)
     bank: str
     static: bool
     reading: Literal["mean", "overlap", "anchor", "top_half", "salience", "margin", "typical"]
@@ -26,6 +40,7 @@ class Profile(BaseModel):
     map_size: int = Field(ge=16, le=2048)
     batch_size: int = Field(ge=1, le=1024)
     seed: int = Field(ge=0)
+    dry_run: bool = False
 
     @property
     def banks(self):

@@ -112,6 +112,11 @@ def bank_path(llm, category, folder=PROMPTS):
     return folder / llm / f"{category.replace(' ', '_')}.json"
 
 
+def is_recorded(llm, category, folder=PROMPTS):
+    """Whether ``load_bank`` would find a bank."""
+    return llm == "static" or bank_path(llm, category, folder).is_file()
+
+
 def load_bank(llm, category, folder=PROMPTS):
     """The recorded answers of ``llm`` for ``category`` (replay): ``Bank``.
 

@@ -16,7 +16,7 @@ import pandas as pd
 import requests
 from tqdm.auto import tqdm
 
-from zsadlib.datasets import load_image, read_layout
+from zsadlib.datasets import load_image, read_category, read_visa
 from zsadlib.files import CACHE, DATA, sha256
 
 CHUNK = 1 << 20
@@ -252,31 +252,42 @@ def check(source, folder, n_jobs=-1):
     """Compare a set with the published counts and open every image and mask.
 
     Returns:
-        A table with one row per category (category, and for each part of ``PARTS`` the number found and expected), and a
-        list of sentences: what is wrong. Both are empty of problems for a whole set.
+        A table with one row per category and, for each part of ``PARTS``, the number of images found and the number published;
+        and a list of sentences that say what is wrong. The list is empty for a whole set.
 
     Raises:
         ValueError: the folder does not hold the set at all.
     """
     folder = Path(folder)
     if not folder.is_dir():
-        raise ValueError(f"{folder} does not exist; get it with: zsad data fetch {source.name}")
-    rows, problems, files = [], [], []
+        raise ValueError(f"{folder} does not exist; get it with: zsad data fetch {source.name} --accept-licence")
+    root, problems, categories = find_root(folder, source), [], {}
+    try:
+        if source.name == "visa":
+            categories = {c.name.replace(" ", "_"): c for c in read_visa(root)}
+    except FileNotFoundError as error:
+        problems.append(str(error))
+    rows, files = [], []
     for name, expected in source.counts.items():
         try:
-            category = read_layout(find_root(folder, source), source.name, name)
+            category = categories.get(name) if source.name == "visa" else read_category(root / name)
         except FileNotFoundError as error:
             problems.append(str(error))
-            continue
-        good = sum(not s.label for s in category.test)
-        found = (len(category.train), good, len(category.test) - good)
-        rows.append({"category": name} | {f"{p}{w}": n for p, *both in zip(PARTS, found, expected, strict=True) for w, n in zip(("", " expected"), both, strict=True)})
-        problems += [
-            f"{name}: {n} images in {part}, {m} are published"
-            for part, n, m in zip(PARTS, found, expected, strict=True)
-            if n != m
-        ]
-        files += [*category.train, *(s.path for s in category.test), *(s.mask_path for s in category.test if s.label)]
+            category = None
+        if category is None:
+            found = (0, 0, 0)
+        else:
+            defective = int(category.labels.sum())
+            found = (len(category.train), len(category.test) - defective, defective)
+            masks = [s.mask_path for s in category.test if s.mask_path]
+            files += [*category.train, *(s.path for s in category.test), *masks]
+            problems += [f"{s.path} has no mask" for s in category.test if s.label and not s.mask_path]
+        row = {"category": name}
+        for part, count, published in zip(PARTS, found, expected, strict=True):
+            row |= {part: count, f"{part}, published": published}
+            if count != published:
+                problems.append(f"{name}: {count} images in {part}, {published} are published")
+        rows.append(row)
     checks = joblib.Parallel(n_jobs=n_jobs, return_as="generator")(joblib.delayed(_problem)(path) for path in files)
     problems += [problem for problem in tqdm(checks, "opening images", len(files)) if problem]
     return pd.DataFrame(rows), problems

@@ -6,7 +6,7 @@
 import torch
 from torch.nn import functional as F
 
-from zsadlib.aligner import to_map
+from zsadlib.detectors.base import MAP_SIZE, Detector
 
 NEIGHBOURHOODS = (1, 3, 5)
 NEAREST_IMAGES = 0.3
@@ -59,8 +59,8 @@ def rescore(scores, image, neighbours=RESCORING):
     return torch.stack(results).mean(0)
 
 
-class MuSc:
-    """MuSc on any backbone. It scores a whole set at once: ``predict_set``.
+class MuSc(Detector):
+    """MuSc on any backbone. ``score`` must be given a whole test set: its images judge one another.
 
     Args:
         layers: blocks whose patch tokens are compared, counted from 1.
@@ -68,18 +68,21 @@ class MuSc:
 
     name, sees = "musc", "the unlabelled test set"
 
-    def __init__(self, backbone, layers, map_size):
-        self.backbone, self.layers, self.map_size = backbone, layers, map_size
+    def __init__(self, backbone, map_size=MAP_SIZE, layers=(1,)):
+        super().__init__(backbone, map_size)
+        self.layers = tuple(layers)
 
-    def prepare(self, category, support_images=None):
+    def settings(self):
+        return {"layers": self.layers}
+
+    def prepare(self, category, support=None):
+        if support is not None:
+            raise ValueError("musc takes no support images: it sees the unlabelled test set")
         return self
 
-    def predict_set(self, batches):
-        """Scores (n,) and maps (n, map_size, map_size) of all images of the batches, in order; both are distances."""
-        encoded = [self.backbone.encode_layers(batch, self.layers) for batch in batches]
-        image = torch.cat([e.image for e in encoded])
-        patches = 0
-        for tokens in map(torch.cat, zip(*(e.layers for e in encoded), strict=True)):
-            patches = patches + sum(mutual_scores(local_aggregation(tokens, r)) for r in NEIGHBOURHOODS)
-        patches = patches / (len(self.layers) * len(NEIGHBOURHOODS))
-        return rescore(patches.amax(1), image), to_map(patches, self.map_size)
+    def score(self, encoded):
+        parts = [
+            mutual_scores(local_aggregation(encoded.layers[i], r)) for i in self.layers for r in NEIGHBOURHOODS
+        ]
+        patches = torch.stack(parts).mean(0)
+        return rescore(patches.amax(1), encoded.image), patches

@@ -1,0 +1,282 @@
+"""Official data sets: fetched, checked and read, from archives in their official formats made of MiniAD drawings."""
+
+import functools
+import http.server
+import io
+import re
+import shutil
+import tarfile
+import threading
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import write_category
+from PIL import Image
+from typer.testing import CliRunner
+
+from zsadlib import benchmark, cli, datasets, profiles, sources
+from zsadlib.files import sha256
+
+
+def write_visa(root, names=("candle", "pcb1"), train=2, good=3, bad=3):
+    """A small VisA: JPG images, palette PNG masks with small indices, split_csv/1cls.csv."""
+    lines = ["object,split,label,image,mask"]
+    for name in names:
+        work = write_category(root / ".work" / name, "bolt", ("crack",), good, bad, train)
+        data = root / name / "Data"
+        for part in ("Images/Normal", "Images/Anomaly", "Masks/Anomaly"):
+            (data / part).mkdir(parents=True)
+        for i, path in enumerate([*sorted((work / "train/good").iterdir()), *sorted((work / "test/good").iterdir())]):
+            Image.open(path).save(data / "Images/Normal" / f"{i:04d}.JPG", format="JPEG", quality=92)
+            lines.append(f"{name},{'train' if i < train else 'test'},normal,{name}/Data/Images/Normal/{i:04d}.JPG,")
+        for i, path in enumerate(sorted((work / "test/crack").iterdir())):
+            Image.open(path).save(data / "Images/Anomaly" / f"{i:03d}.JPG", format="JPEG", quality=92)
+            grey = np.asarray(Image.open(work / "ground_truth/crack" / f"{path.stem}_mask.png")) > 0
+            mask = Image.fromarray(np.where(grey, 1 + i, 0).astype(np.uint8), "L").convert("P")
+            mask.putpalette([0, 0, 0] + [7 * j % 90 for j in range(3, 768)])
+            mask = Image.fromarray(np.where(grey, 1 + i, 0).astype(np.uint8)) if i == 0 else mask  # both occur
+            mask.save(data / "Masks/Anomaly" / f"{i:03d}.png")
+            image, truth = (f"{name}/Data/{part}/Anomaly/{i:03d}.{end}" for part, end in (("Images", "JPG"), ("Masks", "png")))
+            lines.append(f"{name},test,anomaly,{image},{truth}")
+    (root / "split_csv").mkdir()
+    (root / "split_csv" / "1cls.csv").write_text("\n".join(lines) + "\n")
+    shutil.rmtree(root / ".work")
+    return root
+
+
+@pytest.fixture(scope="module")
+def official(tmp_path_factory):
+    """(source, folder, archive) by name: both sets, tiny, with counts and hashes of their own."""
+    root, sets = tmp_path_factory.mktemp("official"), {}
+    mvtec = root / "mvtec-ad"
+    for name in ("metal_nut", "screw"):
+        write_category(mvtec / name, "bolt", ("bent", "scratch_head"), drawn=("bend", "scratch"))
+    (mvtec / "license.txt").write_text("CC BY-NC-SA 4.0")
+    visa = write_visa(root / "visa")
+    for folder, mode, counts in ((mvtec, "xz", (2, 4, 6)), (visa, "", (2, 3, 3))):
+        archive = root / f"{folder.name}.tar{'.' if mode else ''}{mode}"
+        with tarfile.open(archive, f"w:{mode}") as tar:
+            for path in sorted(folder.iterdir()):
+                tar.add(path, path.name)
+        names = [p.name for p in sorted(folder.iterdir()) if p.is_dir() and p.name != "split_csv"]
+        source = sources.Source(
+            folder.name, folder.name, archive.name, sha256(archive), ("http://127.0.0.1:9/nothing",), "a licence",
+            "http://licence", dict.fromkeys(names, counts),
+        )  # fmt: skip
+        sets[folder.name] = source, folder, archive
+    return sets
+
+
+def with_(source, **changes):
+    return sources.Source(**{**{k: getattr(source, k) for k in source.__dataclass_fields__}, **changes})
+
+
+# -------------------------------------------------------------------------------------- through fetch, check, benchmark
+
+
+@pytest.mark.parametrize("name", ["mvtec-ad", "visa"])
+def test_an_official_archive_goes_through_fetch_check_and_the_benchmark(name, official, tmp_path, monkeypatch, backbone):
+    source, _, archive = official[name]
+    monkeypatch.setitem(sources.SOURCES, name, source)
+    monkeypatch.setattr("zsadlib.files.DATA", tmp_path)
+    monkeypatch.setattr(datasets, "DATA", tmp_path)
+    monkeypatch.setattr(benchmark, "UNITS", tmp_path / "units")
+    run = CliRunner().invoke
+    with pytest.raises(ValueError, match=f"zsad data fetch {name}"):
+        datasets.load_dataset(name)
+    refused = run(cli.app, ["data", "fetch", name, "--path", str(archive)])
+    assert refused.exit_code == 2 and "--accept-licence" in refused.output and not list(tmp_path.iterdir())
+    fetched = run(cli.app, ["data", "fetch", name, "--path", str(archive), "--accept-licence"])
+    assert fetched.exit_code == 0, fetched.output
+    checked = run(cli.app, ["data", "check", name])
+    assert checked.exit_code == 0 and "complete and readable" in checked.output, checked.output
+    again = run(cli.app, ["data", "fetch", name, "--path", str(archive), "--accept-licence"])
+    assert again.exit_code == 2 and "is there already" in again.output
+
+    settings = profiles.load_profile("mini").model_copy(update={"bank": "static"})
+    categories = datasets.load_split([name])
+    units = [*benchmark.zero_shot(settings), benchmark.Unit("patchcore", 1), benchmark.Unit("winclip+", 2)]
+    table = benchmark.evaluate(settings, backbone, categories, units)
+    assert list(table) == benchmark.COLUMNS and len(table) == len(units) * 2 * 7 and table.value.between(0, 1).all()
+    assert set(table.dataset) == {"MVTec AD" if name == "mvtec-ad" else "VisA"}
+    assert set(table.sees) == {"nothing", "support images", "the unlabelled test set"}
+    assert set(table.category) == ({"metal nut", "screw"} if name == "mvtec-ad" else {"candle", "pcb1"})
+
+
+def test_visa_masks_are_palettes_and_its_nouns_are_words(official):
+    _, folder, _ = official["visa"]
+    candle, board = datasets.read_visa(folder)
+    assert (candle.noun, board.name, board.noun) == ("candle", "pcb1", "printed circuit board")
+    assert (len(candle.train), candle.labels.tolist()) == (2, [0, 0, 0, 1, 1, 1])
+    for sample in candle.test[3:]:
+        raw = np.asarray(Image.open(sample.mask_path))
+        assert 0 < raw.max() < 10
+        assert datasets.load_mask(sample, raw.shape[0]).sum() == (raw > 0).sum()
+
+
+def test_the_published_counts_are_those_of_the_papers():
+    totals = {name: np.array(list(s.counts.values())).sum(0) for name, s in sources.SOURCES.items()}
+    assert totals["mvtec-ad"].tolist() == [3629, 467, 1258] and len(sources.SOURCES["mvtec-ad"].counts) == 15
+    assert totals["mvtec-ad"][1:].sum() == 1725
+    assert totals["visa"].tolist() == [8659, 962, 1200] and totals["visa"][1:].sum() == 2162
+
+
+def test_check_names_what_is_missing_and_what_is_broken(official, tmp_path):
+    source, folder, _ = official["mvtec-ad"]
+    broken = shutil.copytree(folder, tmp_path / "set")
+    next((broken / "screw/train/good").iterdir()).unlink()
+    (broken / "screw/test/good/00.png").write_bytes(b"no picture")
+    (broken / "metal_nut/ground_truth/bent/00_mask.png").unlink()
+    table, problems = sources.check(source, broken, n_jobs=1)
+    text = "\n".join(problems)
+    assert "screw: 1 images in train good, 2 are published" in text and "00.png cannot be read" in text
+    assert "00_mask.png is missing" in text and table.set_index("category").loc["screw", "train good"] == 1
+    source, folder, _ = official["visa"]
+    broken = shutil.copytree(folder, tmp_path / "visa")
+    (broken / "pcb1/Data/Images/Normal/0003.JPG").unlink()
+    assert any("0003.JPG, which is missing" in p for p in sources.check(source, broken, n_jobs=1)[1])
+    with pytest.raises(ValueError, match="does not exist"):
+        sources.check(source, tmp_path / "nowhere")
+
+
+def test_a_folder_of_the_users_is_linked_and_a_wrong_one_refused(official, tmp_path):
+    source, folder, archive = official["mvtec-ad"]
+    target = sources.fetch(source, folder.parent / "mvtec-ad", True, tmp_path)
+    assert target.is_symlink() and target.resolve() == folder.resolve()
+    with pytest.raises(ValueError, match="does not hold"):
+        sources.fetch(with_(source, name="other"), tmp_path, True, tmp_path)
+    with pytest.raises(ValueError, match="is not the published"):
+        sources.fetch(with_(source, name="other", sha256="0" * 64), archive, True, tmp_path)
+    assert [p.name for p in tmp_path.iterdir()] == ["mvtec-ad"]
+
+
+# -------------------------------------------------------------------------------------------------------------- mirrors
+
+
+class Mirror(http.server.BaseHTTPRequestHandler):
+    """Serves ``payload``; the first answer breaks off in the middle; ``Range`` is understood if ``ranges``."""
+
+    payload, ranges, asked = b"", True, []
+
+    def do_GET(self):
+        start = int(re.match(r"bytes=(\d+)-", self.headers.get("Range", "bytes=0-"))[1]) if self.ranges else 0
+        self.asked.append(start)
+        body = self.payload[start:]
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body[: len(body) // 2] if len(self.asked) == 1 else body)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def mirror():
+    handler = type("Handler", (Mirror,), {"asked": []})
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_port}/a.tar", handler
+    server.shutdown()
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_download_that_broke_off_goes_on_where_it_was(ranges, mirror, official, tmp_path):
+    address, handler = mirror
+    source, _, archive = official["visa"]
+    handler.payload, handler.ranges = archive.read_bytes(), ranges
+    source = with_(source, mirrors=(address,))
+    with pytest.raises(ValueError, match="--path FILE"):
+        sources.download(source, tmp_path)
+    kept = (tmp_path / f"{source.archive}.part").stat().st_size
+    assert 0 < kept < len(handler.payload)
+    assert sha256(sources.download(source, tmp_path)) == source.sha256
+    assert handler.asked == [0, kept if ranges else 0] and [p.name for p in tmp_path.iterdir()] == [source.archive]
+
+
+def test_the_next_mirror_is_asked_when_one_lies_and_nothing_wrong_is_kept(mirror, official, tmp_path):
+    address, handler = mirror
+    source, _, _ = official["visa"]
+    handler.payload, handler.asked[:] = b"not the archive", [0]
+    with pytest.raises(ValueError, match="sent a file with sha256.*127.0.0.1:9/nothing: ConnectionError"):
+        sources.download(with_(source, mirrors=(address, *source.mirrors)), tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_said_before_it_is_full(official, tmp_path, monkeypatch):
+    source, _, archive = official["visa"]
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: type("usage", (), {"free": 10})())
+    with pytest.raises(ValueError, match="make room first"):
+        sources.fetch(source, archive, True, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+# -------------------------------------------------------------------------------------------------------------- attacks
+
+
+def _member(name, kind=tarfile.REGTYPE, size=4, link=""):
+    member = tarfile.TarInfo(name)
+    member.type, member.linkname, member.size = kind, link, size if kind == tarfile.REGTYPE else 0
+    return member
+
+
+ATTACKS = {
+    "an absolute path": [_member("/tmp/zsad-attack")],
+    "a way out": [_member("screw/../../zsad-attack")],
+    "a backslash": [_member("..\\zsad-attack")],
+    "a symbolic link": [_member("screw", tarfile.SYMTYPE, link="/etc"), _member("screw/passwd")],
+    "a hard link": [_member("passwd", tarfile.LNKTYPE, link="/etc/passwd")],
+    "a device": [_member("null", tarfile.CHRTYPE)],
+    "a pipe": [_member("pipe", tarfile.FIFOTYPE)],
+    "too large": [_member("big", size=3_000_000)],
+    "too many files": [_member(f"{i}") for i in range(30)],
+}
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_an_attack_in_an_archive_is_refused_and_leaves_nothing(attack, official, tmp_path):
+    source, outside = official["mvtec-ad"][0], tmp_path / "inside"
+    archive = tmp_path / "attack.tar.xz"
+    with tarfile.open(archive, "w:xz") as tar:
+        for member in [_member("first.txt"), *ATTACKS[attack]]:
+            tar.addfile(member, io.BytesIO(bytes(member.size)))
+    limits = {"most_bytes": 2_000_000, "most_files": 20, "sha256": sha256(archive)}
+    with pytest.raises(ValueError, match="outside its folder|neither a plain file nor a folder|it is refused"):
+        sources.fetch(with_(source, **limits), archive, True, outside)
+    assert list(outside.iterdir()) == [] and sorted(p.name for p in tmp_path.iterdir()) == ["attack.tar.xz", "inside"]
+
+
+@pytest.mark.parametrize("cut", [60, 2000])
+def test_a_damaged_archive_is_refused_and_leaves_nothing(cut, official, tmp_path):
+    source, _, archive = official["mvtec-ad"]
+    short = tmp_path / "short.tar.xz"
+    short.write_bytes(archive.read_bytes()[:-cut])
+    with pytest.raises(ValueError, match="cannot be unpacked|does not hold"):
+        sources.fetch(with_(source, sha256=sha256(short)), short, True, tmp_path / "data")
+    assert list((tmp_path / "data").iterdir()) == []
+
+
+def test_a_stop_in_the_middle_of_unpacking_leaves_nothing(official, tmp_path, monkeypatch):
+    source, _, archive = official["mvtec-ad"]
+    original, count = tarfile.TarFile.extract, iter(range(5))
+
+    @functools.wraps(original)
+    def stopped(*args, **kwargs):
+        if next(count, None) is None:
+            raise KeyboardInterrupt
+        return original(*args, **kwargs)
+
+    monkeypatch.setattr(tarfile.TarFile, "extract", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        sources.fetch(source, archive, True, tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_list_of_visa_is_what_counts(official, tmp_path):
+    """An image that the official split does not name is not read."""
+    _, folder, _ = official["visa"]
+    more = shutil.copytree(folder, tmp_path / "visa")
+    shutil.copy(more / "candle/Data/Images/Normal/0000.JPG", more / "candle/Data/Images/Normal/9999.JPG")
+    table = pd.read_csv(more / "split_csv" / "1cls.csv")
+    assert sum(len(c.train) + len(c.test) for c in datasets.read_visa(more)) == len(table)

@@ -1,0 +1,81 @@
+"""ALFA (Zhu et al., ACM MM 2024), a *reconstruction*: LLM prompts, contextual scoring per image, and the aligner for the map."""
+
+import hashlib
+
+from zsadlib import scoring
+from zsadlib.aligner import to_map
+from zsadlib.detectors.base import MAP_SIZE, Detector, Memory
+
+
+class Alfa(Detector):
+    """ALFA (reconstruction): LLM prompts, contextual scoring per image, and the fitted aligner for the map.
+
+    Args:
+        aligner: a fitted ``Aligner``, or None for the raw patch tokens. banks: names of the prompt banks to join.
+        reading: of contextual scoring.
+    """
+
+    name = "alfa"
+
+    def __init__(self, backbone, aligner, banks=("static",), reading="salience", map_size=MAP_SIZE):
+        super().__init__(backbone, map_size)
+        self.aligner, self.banks, self.reading = aligner, tuple(banks), reading
+
+    def settings(self):
+        matrix = self.aligner.matrix.numpy().tobytes() if self.aligner is not None else b""
+        return {"banks": self.banks, "reading": self.reading, "aligner": hashlib.sha256(matrix).hexdigest()}
+
+    def prepare(self, category, support=None):
+        self.ensemble = scoring.bank_ensemble(self.backbone, category, *self.banks)
+        self.memory = Memory(support.patches) if support is not None else None
+        return self
+
+    def place(self, patches):
+        """Patch tokens in the shared space: through the aligner, or raw."""
+        return self.aligner(patches) if self.aligner is not None else self.backbone.project(patches)
+
+    def score(self, encoded):
+        text = scoring.adapt(encoded.image, self.ensemble, self.reading)
+        image_score = scoring.anomaly_score(encoded.image, *text)
+        patches = scoring.anomaly_score(self.place(encoded.patches), *text)
+        if self.memory:
+            far = self.memory(encoded.patches)
+            patches, image_score = (patches + far) / 2, (image_score + far.amax(1)) / 2
+        return image_score, patches
+
+    def explain(self, batch, top=3, threshold=0.5):
+        """The heaviest prompts of the side that won, each with its own map. (This project's reading of "in words".)
+
+        A prompt is judged alone against the other side's adapted embedding: its map says *where* this sentence, rather than
+        the whole side, sees something abnormal. Only words explain: the memory of a few-shot detector is left out.
+
+        Args:
+            batch: preprocessed images. top: prompts per image, largest weight first; those of weight 0 are left out.
+            threshold: of the verdict: abnormal where the image score is at least this.
+
+        Returns:
+            per image a list of dicts: side, prompt, weight in [0, 1], score (P(abnormal) by this prompt alone), map
+            (map_size, map_size) in [0, 1].
+        """
+        encoded = self.backbone.encode(batch)
+        weights = dict(
+            zip(("normal", "abnormal"), scoring.READINGS[self.reading](encoded.image, self.ensemble), strict=True)
+        )
+        text = dict(zip(weights, scoring.adapt(encoded.image, self.ensemble, self.reading), strict=True))
+        image_scores, places = scoring.anomaly_score(encoded.image, *text.values()), self.place(encoded.patches)
+        prompts = {"normal": self.ensemble.normal, "abnormal": self.ensemble.abnormal}
+        vectors = {"normal": self.ensemble.t_normal, "abnormal": self.ensemble.t_abnormal}
+        reasons = []
+        for i, score in enumerate(image_scores):
+            side = "abnormal" if score >= threshold else "normal"
+            heaviest = weights[side][i].topk(min(top, len(prompts[side])))
+            chosen = heaviest.indices[heaviest.values > 0].tolist()
+            reasons.append([])
+            for j in chosen:
+                alone = {"normal": text["normal"][i : i + 1], "abnormal": text["abnormal"][i : i + 1]}
+                alone[side] = vectors[side][j : j + 1]
+                where = to_map(scoring.anomaly_score(places[i : i + 1], *alone.values()), self.map_size)[0]
+                own = scoring.anomaly_score(encoded.image[i : i + 1], *alone.values())
+                found = {"side": side, "prompt": prompts[side][j], "weight": float(weights[side][i, j])}
+                reasons[-1].append(found | {"score": float(own), "map": where.numpy()})
+        return reasons

@@ -1,0 +1,37 @@
+"""A PatchCore-style memory (Roth et al., CVPR 2022) on the study's own backbone: normal patches only, no words.
+
+With one to four support images the memory is small, so no coreset is drawn and the image score is the largest patch score,
+without the paper's reweighting. Its backbone is a WideResNet-50; here it shares ours, so that the words make the difference.
+"""
+
+import torch
+from torch.nn import functional as F
+
+from zsadlib.detectors.base import MAP_SIZE, Detector, Memory, neighbourhood_mean
+
+
+class PatchCore(Detector):
+    """Distance to the nearest patch of a few normal images. ``layers``: blocks whose patch tokens are joined, from 1."""
+
+    name = "patchcore"
+
+    def __init__(self, backbone, map_size=MAP_SIZE, layers=(1,)):
+        super().__init__(backbone, map_size)
+        self.layers = tuple(layers)
+
+    def settings(self):
+        return {"layers": self.layers}
+
+    def features(self, encoded):
+        """(batch, grid * grid, width * layers): each layer averaged over 3 x 3 places and normalised, then joined."""
+        return torch.cat([F.normalize(neighbourhood_mean(encoded.layers[i]), dim=-1) for i in self.layers], -1)
+
+    def prepare(self, category, support=None):
+        if support is None:
+            raise ValueError("patchcore needs support images; use winclip or alfa without them")
+        self.memory = Memory(self.features(support))
+        return self
+
+    def score(self, encoded):
+        patches = self.memory(self.features(encoded))
+        return patches.amax(1), patches

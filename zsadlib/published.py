@@ -1,0 +1,60 @@
+"""Published numbers beside ours: ``data/published-results.csv``, and tables that show both and their difference."""
+
+from functools import cache
+
+import pandas as pd
+
+from zsadlib.files import ROOT, replacing
+
+FILE = ROOT / "data" / "published-results.csv"
+NAMES = {"clip-ac": "CLIP-AC", "winclip": "WinCLIP", "winclip+": "WinCLIP+", "alfa": "ALFA", "musc": "MuSc", "patchcore": "PatchCore"}
+OTHER_BACKBONE = {"PatchCore": "WideResNet-50"}
+INDEX = ["dataset", "method", "sees", "shots"]
+
+
+@cache
+def published():
+    """All rows: method, setting, backbone, dataset, metric, value (per cent), source."""
+    return pd.read_csv(FILE)
+
+
+def lookup(method, shots, dataset, metric, backbone, image_size):
+    """The published value (per cent) of a method on our class of backbone, or NaN where nobody published one.
+
+    PatchCore's is on its own WideResNet-50. "WinCLIP (re-run)" and other re-runs are never taken for the paper's own.
+    """
+    rows, name = published(), NAMES.get(method)
+    setting = rows.setting.str.startswith(f"{shots}-shot" if shots else "zero-shot")
+    wanted = OTHER_BACKBONE.get(name, f"{backbone.removesuffix('-quickgelu')}@{image_size}")
+    found = rows[(rows.method == name) & setting & (rows.backbone == wanted) & (rows.dataset == dataset) & (rows.metric == metric)]
+    return float(found.value.iloc[0]) if len(found) else float("nan")
+
+
+def beside(summary, profile):
+    """A summary (``benchmark.summary``) with, for each metric, the published value and our difference to it, in points.
+
+    Returns:
+        columns (metric, "ours" | "published" | "difference").
+    """
+    parts = {}
+    for metric in summary.columns:
+        theirs = [lookup(m, shots, d, metric, profile.backbone, profile.image_size) for d, m, _, shots in summary.index]
+        theirs = pd.Series(theirs, summary.index)
+        parts[metric] = pd.DataFrame({"ours": summary[metric], "published": theirs, "difference": summary[metric] - theirs})
+    return pd.concat(parts, axis=1)
+
+
+def coloured(table, limit=10):
+    """For a notebook: differences coloured from red (-``limit`` points) to blue, what is missing as a dash."""
+    differences = [c for c in table.columns if c[-1] == "difference"] if table.columns.nlevels > 1 else []
+    style = table.style.format("{:.1f}", na_rep="–").format("{:+.1f}", na_rep="–", subset=differences)
+    return style.background_gradient("RdBu", subset=differences, vmin=-limit, vmax=limit).highlight_null("#ffffff00")
+
+
+def save(table, folder, name):
+    """Write a table of per cent values for a paper: ``tables/<name>.csv`` and ``tables/<name>.tex``, one digit, – = missing."""
+    folder = folder / "tables"
+    with replacing(folder / f"{name}.csv") as temporary:
+        table.to_csv(temporary, float_format="%.1f")
+    with replacing(folder / f"{name}.tex") as temporary:
+        temporary.write_text(table.to_latex(float_format="%.1f", na_rep="--", escape=True, multicolumn_format="c"))
