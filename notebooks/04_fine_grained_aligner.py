@@ -96,9 +96,7 @@ def patch_scores(way, batch, encoded, text, windows=None):
 
 # %%
 test = datasets.load_split(settings.test, limit, masks=True)
-static = {
-    c.noun: scoring.bank_ensemble(backbone, c.noun, "static", templates=TEMPLATES) for c in development + test
-}
+static = {c.noun: scoring.bank_ensemble(backbone, c.noun, "static", templates=TEMPLATES) for c in development + test}
 ways = ["raw", "vv 1", "vv 2", *fitted, "lstsq per image", "windows 2", "windows 3", "winclip"]
 
 # %%
@@ -154,7 +152,9 @@ columns = ["pixel_auroc", "pixel_ap", "pixel_f1max", "pixel_aupro"]
 # %%
 fitted["aligner"] = benchmark.profile_aligner(settings, backbone)
 reported = ["raw", "vv 1", "aligner", "lstsq per image", "windows 3", "winclip"]
-quality = pd.concat([quality, pd.DataFrame([row for c in test for row in measure("test", c, reported)])], ignore_index=True)
+quality = pd.concat(
+    [quality, pd.DataFrame([row for c in test for row in measure("test", c, reported)])], ignore_index=True
+)
 study.save_table(quality.drop(columns=[c for c in quality if c.startswith("draws_")]), results, "aligner_quality")
 
 # %% [markdown]

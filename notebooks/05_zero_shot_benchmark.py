@@ -88,7 +88,9 @@ published.save(100 * per_category, results, "zero_shot_categories")
 (100 * per_category).round(1)
 
 # %%
-figure = plots.bars(test[test.metric == "image_auroc"], "category", "value", "method", "image AUROC (%)", limits=(0, 100))
+figure = plots.bars(
+    test[test.metric == "image_auroc"], "category", "value", "method", "image AUROC (%)", limits=(0, 100)
+)
 plots.save(figure, results, "benchmark_image_auroc")
 # %%
 figure = plots.bars(test[test.metric == "pixel_aupro"], "category", "value", "method", "pixel AUPRO (%)")

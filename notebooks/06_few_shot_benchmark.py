@@ -46,7 +46,9 @@ pd.Series({m: detectors.METHODS[m].__doc__.splitlines()[0] for m in settings.few
 categories = datasets.load_split(settings.test, limit)
 few = benchmark.evaluate(settings, backbone, categories, benchmark.few_shot(settings))
 study.save_table(few, results, "few_shot")
-zero = benchmark.evaluate(settings, backbone, categories, [u for u in benchmark.zero_shot(settings) if u.method != "musc"])
+zero = benchmark.evaluate(
+    settings, backbone, categories, [u for u in benchmark.zero_shot(settings) if u.method != "musc"]
+)
 table = pd.concat([zero, few], ignore_index=True)
 print(f"{len(few)} values of {len(benchmark.few_shot(settings))} units on {len(categories)} categories")
 
@@ -87,7 +89,9 @@ plots.save(figure, results, "few_shot")
 # The gain in image AUROC of the largest number of shots over zero shots, with the same words:
 
 # %%
-image = table[table.metric == "image_auroc"].groupby(["dataset", "category", "method", "shots"], sort=False).value.mean()
+image = (
+    table[table.metric == "image_auroc"].groupby(["dataset", "category", "method", "shots"], sort=False).value.mean()
+)
 image, most = 100 * image.unstack(["method", "shots"]), max(settings.shots)
 gain = pd.DataFrame({m: image[m + "+" if m == "winclip" else m][most] - image[m][0] for m in ("winclip", "alfa")})
 gain["patchcore against alfa without shots"] = image["patchcore"][most] - image["alfa"][0]
@@ -100,8 +104,13 @@ plots.save(plots.differences(gain.droplevel(0), f"points from {most} shots"), re
 # %%
 for dataset, group in table[table.metric == "image_auroc"].groupby("dataset", sort=False):
     at = 100 * group.groupby(["method", "shots"]).value.mean()
-    text = [f"{m} {at[m][s]:.1f}" for m, s in (("alfa", 0), ("alfa", 1), ("winclip+", 1), ("patchcore", 1), ("alfa", most), ("patchcore", most))]
-    print(f"{dataset}, image AUROC: {text[0]} without images; with one: {', '.join(text[1:4])}; with {most}: {', '.join(text[4:])}")
+    text = [
+        f"{m} {at[m][s]:.1f}"
+        for m, s in (("alfa", 0), ("alfa", 1), ("winclip+", 1), ("patchcore", 1), ("alfa", most), ("patchcore", most))
+    ]
+    print(
+        f"{dataset}, image AUROC: {text[0]} without images; with one: {', '.join(text[1:4])}; with {most}: {', '.join(text[4:])}"
+    )
 
 # %% [markdown]
 # Words and pictures err differently: where the object varies little from photograph to photograph a memory wins, where every normal

@@ -35,8 +35,7 @@ settings, results = profiles.load_profile(profile), study.results_folder(profile
 backbone = benchmark.profile_backbone(settings)
 
 # %%
-development = [c.take(limit) for c in datasets.load_dataset("miniad-development")]
-test = [c.take(limit) for c in datasets.load_dataset("miniad-test")]
+development, test = (datasets.load_split(names, limit, masks=True) for names in (settings.development, settings.test))
 textile = datasets.load_dataset("textile:200")[0].take(limit)
 own = datasets.read_category(photographs, photographs_of).take(limit) if photographs else None
 targets = [*test, textile, *([own] if own else [])]
@@ -47,8 +46,8 @@ targets = [*test, textile, *([own] if own else [])]
 # %%
 encoded = {c: benchmark.encode_category(backbone, c) for c in development + targets}
 truth = {c: benchmark.masks_of(c, settings.map_size) for c in development + targets if c.has_masks}
-ensembles = {c: scoring.bank_ensemble(backbone, c.name, *settings.banks) for c in development + test}
-static = {c: scoring.bank_ensemble(backbone, c.name, "static") for c in development + targets}
+ensembles = {c: scoring.bank_ensemble(backbone, c.noun, *settings.banks) for c in development + test}
+static = {c: scoring.bank_ensemble(backbone, c.noun, "static") for c in development + targets}
 committed = benchmark.profile_aligner(settings, backbone)
 
 # %% [markdown]
@@ -226,9 +225,9 @@ transfer.set_index(["metric", "scored on", "fitted on"]).mul([100] * 4 + [1] * 2
 rows = []
 for c in [own] if own else []:
     kinds, image = np.array([s.kind for s in c.test]), encoded[c].image
-    recorded = [bank for bank in settings.banks if bank == "static" or prompts.bank_path(bank, c.name).is_file()]
+    recorded = [bank for bank in settings.banks if prompts.is_recorded(bank, c.noun)]
     for banks, reading in ((["static"], "mean"), (recorded or ["static"], settings.reading)):
-        text = scoring.adapt(image, scoring.bank_ensemble(backbone, c.name, *banks), reading)
+        text = scoring.adapt(image, scoring.bank_ensemble(backbone, c.noun, *banks), reading)
         scores = scoring.anomaly_score(image, *text).numpy()
         for kind in sorted(set(kinds) - {"good"}):
             part = np.isin(kinds, ["good", kind])
@@ -258,10 +257,12 @@ for metric, group in parts.groupby("metric", sort=False):
 spread = fits.groupby("knob").pixel_auroc.agg(lambda v: 100 * (v.max() - v.min()))
 print("aligner, spread of pixel AUROC over each knob: " + ", ".join(f"{k} {v:.1f}" for k, v in spread.items()))
 away = (
-    transfer[(transfer["scored on"] == "MiniAD test") & (transfer.metric == "pixel_auroc")].set_index("fitted on").value
+    transfer[(transfer["scored on"] == test[0].dataset) & (transfer.metric == "pixel_auroc")]
+    .set_index("fitted on")
+    .value
 )
 print(
-    "MiniAD test, pixel AUROC by where the aligner was fitted: "
+    f"{test[0].dataset}, pixel AUROC by where the aligner was fitted: "
     + ", ".join(f"{k} {100 * v:.1f}" for k, v in away.items())
 )
 

@@ -128,7 +128,7 @@ plots.save(figure, results, "reasons")
 #
 # ## Are the reasons right?
 #
-# Does the heaviest abnormal prompt name the kind of defect that the image really has? Two tests on every defective image. First,
+# Only MiniAD's kinds of defect are words that a prompt can be compared with; sets without them are left out here. Does the heaviest abnormal prompt name the kind of defect that the image really has? Two tests on every defective image. First,
 # sixteen sentences, one for each kind in MiniAD, of which one is right. (They are captions of the embedded model's training; the
 # objects are not.) Second, the recorded prompts of a bank, in which a sentence *names* a kind if one of its words begins with one
 # of these. Chance is the share of right sentences among those that could be chosen; "constant" always picks the one sentence
@@ -148,7 +148,7 @@ pattern = {kind: re.compile(r"\b(" + "|".join(words.split()) + ")") for kind, wo
 # %%
 def hits(c, normal, abnormal, right):
     """Per defective image: does the heaviest abnormal prompt name its kind, and the shares of chance and a constant pick."""
-    ensemble = scoring.build_ensemble(backbone, c.name, normal, abnormal, prompts.SHORT_TEMPLATES)
+    ensemble = scoring.build_ensemble(backbone, c.noun, normal, abnormal, prompts.SHORT_TEMPLATES)
     weights = scoring.salience(encoded[c.name][c.labels == 1], ensemble)[1].numpy()
     names = np.array([[right(prompt, s.kind) for prompt in abnormal] for s in c.test if s.label])
     possible = (weights > 0).any(0)
@@ -157,12 +157,12 @@ def hits(c, normal, abnormal, right):
 
 # %%
 named = []
-for c in categories:
+for c in [c for c in categories if {s.kind for s in c.test if s.label} <= set(miniad.KINDS)]:
     normal, key = prompts.load_bank("static", c.noun).answers.normal, {"split": split_of[c.name], "category": c.name}
-    sixteen = {captions.KINDS[kind][0].format(c.name): kind for kind in miniad.KINDS}
+    sixteen = {captions.KINDS[kind][0].format(c.noun): kind for kind in miniad.KINDS}
     tests = {"one for each kind": hits(c, normal, list(sixteen), lambda p, kind: sixteen[p] == kind)}  # noqa: B023
     for bank in prompts.banks()[1:]:
-        answers = prompts.load_bank(bank, c.name).answers
+        answers = prompts.load_bank(bank, c.noun).answers
         names_it = lambda p, kind: bool(pattern[kind].search(p.lower()))  # noqa: E731
         tests[bank] = hits(c, answers.normal, answers.abnormal, names_it)
     named += [
@@ -191,8 +191,7 @@ right.set_index(["split", "prompts"]).mul(100).round(1)
 
 # %%
 pooled = {}
-for split in ("development", "test"):
-    chosen = [c for c in categories if c.dataset.endswith(split)]
+for split, chosen in splits.items():
     pooled[split] = np.concatenate([c.labels for c in chosen]), np.concatenate([scores[c.name] for c in chosen])
 logits = {split: verdict.logits(values)[:, None] for split, (_, values) in pooled.items()}
 curve = LogisticRegression(C=1e6).fit(logits["development"], pooled["development"][0])

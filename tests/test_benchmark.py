@@ -34,7 +34,9 @@ def kept():
 # ------------------------------------------------------------------------------------------------- units that resume
 
 
-def test_a_killed_benchmark_goes_on_and_ends_as_if_nothing_had_happened(settings, backbone, bolts, monkeypatch, tmp_path):
+def test_a_killed_benchmark_goes_on_and_ends_as_if_nothing_had_happened(
+    settings, backbone, bolts, monkeypatch, tmp_path
+):
     units = benchmark.zero_shot(settings) + benchmark.few_shot(settings)
     original, calls = benchmark.measure, []
 
@@ -218,12 +220,21 @@ def test_published_values_are_found_by_method_shots_backbone_and_set():
 
 
 def test_tables_show_what_is_missing_as_missing(tmp_path):
-    rows = [("winclip", "nothing", d, c, 0, 0, "image_auroc", v) for d, c, v in (("VisA", "pcb1", 0.8), ("own", "a_b", 0.9))]
+    rows = [
+        ("winclip", "nothing", d, c, 0, 0, "image_auroc", v) for d, c, v in (("VisA", "pcb1", 0.8), ("own", "a_b", 0.9))
+    ]
     means = benchmark.summary(pd.DataFrame(rows, columns=benchmark.COLUMNS))
     table = published.beside(means, profiles.load_profile("paper"))
     visa, own = (table.xs(d)["image_auroc"].iloc[0] for d in ("VisA", "own"))
-    assert visa.ours == 80.0 and visa.difference == pytest.approx(80.0 - visa.published) and own.isna().tolist() == [0, 1, 1]
+    assert (
+        visa.ours == 80.0
+        and visa.difference == pytest.approx(80.0 - visa.published)
+        and own.isna().tolist() == [0, 1, 1]
+    )
     published.save(table, tmp_path, "means")
-    assert "--" in (tmp_path / "tables/means.tex").read_text() and r"\begin{tabular}" in (tmp_path / "tables/means.tex").read_text()
+    assert (
+        "--" in (tmp_path / "tables/means.tex").read_text()
+        and r"\begin{tabular}" in (tmp_path / "tables/means.tex").read_text()
+    )
     html = published.coloured(table).to_html()
     assert html.count("–") == 2 and "background-color" in html

@@ -1,5 +1,7 @@
 """Backbone, prompts, contextual scoring, aligner and detectors against slow readings of their definitions."""
 
+import json
+
 import numpy as np
 import open_clip
 import pytest
@@ -7,7 +9,7 @@ import torch
 from torch.nn import functional as F
 
 from zsadlib import aligner, backbones, benchmark, embedded, profiles, scoring
-from zsadlib.detectors import Alfa, ClipAC, WinClip
+from zsadlib.detectors import METHODS, Alfa, ClipAC, MuSc, PatchCore, WinClip, WinClipPlus
 from zsadlib.files import CACHE, sha256
 from zsadlib.prompts import STATIC_ABNORMAL, STATIC_NORMAL, TEMPLATES
 
@@ -56,6 +58,59 @@ def test_random_weights_are_refused():
         backbones.load_backbone("ViT-nothing")
     with pytest.raises(ValueError, match="cannot load backbone"):
         backbones.load_backbone("ViT-B-32", "no-such-tag")
+
+
+def test_weights_that_do_not_belong_to_the_model_are_refused(tmp_path, monkeypatch):
+    with pytest.raises(ValueError, match="trained with QuickGELU.*use the backbone 'ViT-B-32-quickgelu'"):
+        backbones.load_backbone("ViT-B-32", "openai")
+    with pytest.raises(ValueError, match="trained without QuickGELU.*use the backbone 'ViT-B-32'"):
+        backbones.load_backbone("ViT-B-32-quickgelu", "laion2b_s34b_b79k")
+    with pytest.raises(ValueError, match="no multiple of ViT-B-16-plus-240's patches of 16"):
+        backbones.load_backbone("ViT-B-16-plus-240", "laion400m_e32", image_size=250)
+    with pytest.raises(ValueError, match="takes images of 120 pixels"):
+        backbones.load_backbone(image_size=240)
+    torch.save({"visual.proj": torch.zeros(3)}, tmp_path / "other.pt")
+    with pytest.raises(ValueError, match="cannot load backbone"):
+        backbones.load_backbone("ViT-S-32-alt", str(tmp_path / "other.pt"))
+    model = open_clip.create_model("ViT-S-32-alt")
+    model.visual.preprocess_cfg = model.visual.preprocess_cfg | {"mean": (0.5, 0.5, 0.5)}
+    monkeypatch.setattr(open_clip, "get_pretrained_cfg", lambda *_: {"mean": (0.4, 0.4, 0.4), "std": (1, 1, 1)})
+    with pytest.raises(ValueError, match=r"images with mean \(0.5, 0.5, 0.5\); weights 'tag' need \(0.4, 0.4, 0.4\)"):
+        backbones._check_preprocessing(model, "ViT-S-32-alt", "tag")
+
+
+def test_a_larger_image_interpolates_the_positional_embedding(tmp_path, clip_vit):
+    path = tmp_path / "weights.pt"
+    torch.save(clip_vit.model.state_dict(), path)
+    size = clip_vit.image_size
+    same = backbones.load_backbone(clip_vit.name, str(path), image_size=size)
+    larger = backbones.load_backbone(clip_vit.name, str(path), image_size=2 * size)
+    assert larger.grid == 2 * same.grid and not larger.random and same.fingerprint != larger.fingerprint
+    small, large = (b.visual.positional_embedding[1:].T.unflatten(1, (b.grid, b.grid)) for b in (same, larger))
+    assert torch.allclose(F.avg_pool2d(large, 2), small, atol=0.02) and small.std() > 0.005
+    assert larger.encode(torch.randn(1, 3, 2 * size, 2 * size)).patches.shape == (1, larger.grid**2, larger.width)
+
+
+def test_the_fingerprint_is_of_the_weights_and_the_precision(clip_vit, tmp_path):
+    path = tmp_path / "weights.pt"
+    torch.save(clip_vit.model.state_dict(), path)
+    again = backbones.load_backbone(clip_vit.name, str(path))
+    assert again.fingerprint == clip_vit.fingerprint
+    with torch.no_grad():
+        again.visual.proj[0, 0] += 1
+    del again.fingerprint
+    assert again.fingerprint != clip_vit.fingerprint
+
+
+def test_a_faster_precision_stays_close_to_the_reference(clip_vit, tmp_path):
+    path = tmp_path / "weights.pt"
+    torch.save(clip_vit.model.state_dict(), path)
+    fast = backbones.load_backbone(clip_vit.name, str(path), precision="bfloat16")
+    batch = torch.randn(2, 3, clip_vit.image_size, clip_vit.image_size, generator=torch.Generator().manual_seed(0))
+    exact, close = clip_vit.encode(batch, (2,)), fast.encode(batch, (2,))
+    assert close.image.dtype == torch.float32 and fast.fingerprint != clip_vit.fingerprint
+    for a, b in ((exact.image, close.image), (exact.windows[2], close.windows[2])):
+        assert 1e-6 < (a - b).abs().max() and (a * b).sum(-1).min() > 0.99
 
 
 def test_any_open_clip_vit_fits_the_interface(clip_vit):

@@ -37,7 +37,9 @@ def write_visa(root, names=("candle", "pcb1"), train=2, good=3, bad=3):
             mask.putpalette([0, 0, 0] + [7 * j % 90 for j in range(3, 768)])
             mask = Image.fromarray(np.where(grey, 1 + i, 0).astype(np.uint8)) if i == 0 else mask  # both occur
             mask.save(data / "Masks/Anomaly" / f"{i:03d}.png")
-            image, truth = (f"{name}/Data/{part}/Anomaly/{i:03d}.{end}" for part, end in (("Images", "JPG"), ("Masks", "png")))
+            image, truth = (
+                f"{name}/Data/{part}/Anomaly/{i:03d}.{end}" for part, end in (("Images", "JPG"), ("Masks", "png"))
+            )
             lines.append(f"{name},test,anomaly,{image},{truth}")
     (root / "split_csv").mkdir()
     (root / "split_csv" / "1cls.csv").write_text("\n".join(lines) + "\n")
@@ -76,7 +78,9 @@ def with_(source, **changes):
 
 
 @pytest.mark.parametrize("name", ["mvtec-ad", "visa"])
-def test_an_official_archive_goes_through_fetch_check_and_the_benchmark(name, official, tmp_path, monkeypatch, backbone):
+def test_an_official_archive_goes_through_fetch_check_and_the_benchmark(
+    name, official, tmp_path, monkeypatch, backbone
+):
     source, _, archive = official[name]
     monkeypatch.setitem(sources.SOURCES, name, source)
     monkeypatch.setattr("zsadlib.files.DATA", tmp_path)

@@ -274,7 +274,9 @@ def load_backbone(
         )
     vision = open_clip.get_model_config(name)["vision_cfg"]
     if image_size and vision.get("patch_size") and image_size % vision["patch_size"]:
-        raise ValueError(f"an image of {image_size} pixels is no multiple of {name}'s patches of {vision['patch_size']}")
+        raise ValueError(
+            f"an image of {image_size} pixels is no multiple of {name}'s patches of {vision['patch_size']}"
+        )
     if image_size and name == embedded.NAME and image_size != vision["image_size"]:
         raise ValueError(f"{name} takes images of {vision['image_size']} pixels, not {image_size}")
     own = name == embedded.NAME and pretrained

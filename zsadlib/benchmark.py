@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import time
 from collections import defaultdict
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -128,7 +129,10 @@ def measure(category, scores, patches, masks=None):
 @cache
 def _code():
     """Hash of the sources that a score or a metric passes through: a changed line makes every kept unit void."""
-    here, names = Path(__file__).parent, ("aligner", "backbones", "datasets", "embedded", "metrics", "prompts", "scoring")
+    here, names = (
+        Path(__file__).parent,
+        ("aligner", "backbones", "datasets", "embedded", "metrics", "prompts", "scoring"),
+    )
     files = [Path(__file__), *(here / f"{name}.py" for name in names), *sorted((here / "detectors").glob("*.py"))]
     return hashlib.sha256("".join(map(sha256, files)).encode()).hexdigest()
 
@@ -188,13 +192,17 @@ def evaluate(profile, backbone, categories, units, built=None):
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
+def _needs(methods):
+    """Window sizes and layers that some detectors need together."""
+    methods = list(methods)
+    return (sorted({k for method in methods for k in getattr(method, name)}) for name in ("window_sizes", "layers"))
+
+
 def _run(units, built, category, backbone, batch_size, files):
     """Compute units of one category and keep each; yields them as they are done."""
     if not units:
         return
-    sizes, layers = (
-        sorted({k for unit in units for k in getattr(built[unit.method], name)}) for name in ("window_sizes", "layers")
-    )
+    sizes, layers = _needs(built[unit.method] for unit in units)
     encoded = encode_category(backbone, category, batch_size, sizes, layers)
     masks = masks_of(category, built[units[0].method].map_size) if category.has_masks else None
     by_draw = defaultdict(list)
@@ -214,6 +222,55 @@ def _run(units, built, category, backbone, batch_size, files):
             yield unit
 
 
+def estimate(profile, backbone, categories, images):
+    """What a full run of both benchmarks would cost here, extrapolated from a few images.
+
+    Args:
+        categories: small ones, to measure on. images: set -> list of the number of test images of its categories.
+
+    Returns:
+        DataFrame: set, images, units, hours, gigabytes (of the largest category; the model and Python come on top).
+    """
+    units = zero_shot(profile) + few_shot(profile)
+    built = {method: build_detector(method, profile, backbone) for method in {unit.method for unit in units}}
+    sizes, layers = _needs(built.values())
+    encoding, scoring_, pairs, held = [], dict.fromkeys(built, 0.0), 0.0, 0
+    for category in categories:
+        n, began = len(category.test), time.perf_counter()
+        encoded = encode_category(backbone, category, profile.batch_size, sizes, layers)
+        encoding.append((time.perf_counter() - began) / n)
+        tensors = [encoded.image, encoded.patches, *encoded.windows.values(), *encoded.layers.values()]
+        held = sum(t.nbytes for t in tensors) / n
+        masks = masks_of(category, profile.map_size)
+        for method, detector in built.items():
+            detector.prepare(
+                category.noun, encoded[:1] if method in profile.few_shot else None
+            )  # texts are encoded once
+            began = time.perf_counter()
+            measure(category, *detector.score(encoded), masks)
+            took = time.perf_counter() - began
+            if detector.sees == "the unlabelled test set":
+                pairs += took / n**2 / len(categories)
+            else:
+                scoring_[method] += took / n / len(categories)
+    rows, pixel = [], 40 * profile.map_size**2  # bytes a pixel of a map costs while it is sorted
+    for name, counts in images.items():
+        total, support = sum(counts), len(counts) * max(profile.shots, default=0) * profile.draws
+        seconds = np.mean(encoding) * (total + support) + pairs * sum(n**2 for n in counts)
+        seconds += sum(scoring_[unit.method] * total for unit in units)
+        gigabytes = max(counts) * (held + pixel) / 1e9
+        rows.append(
+            {
+                "set": name,
+                "images": total,
+                "units": len(units) * len(counts),
+                "hours": seconds / 3600,
+                "gigabytes": gigabytes,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
 def summary(table, metrics=("image_auroc", "pixel_auroc", "pixel_aupro")):
     """Mean over categories (and draws), in per cent: one row per (dataset, method, shots), one column per metric."""
     table = table[table.metric.isin(metrics)]
@@ -227,7 +284,12 @@ def spread(table, metrics=("image_auroc", "pixel_auroc", "pixel_aupro")):
     index = ["dataset", "method", "sees", "shots"]
     table = table[table.metric.isin(metrics)]
     per_draw = table.groupby([*index, "metric", "seed"], sort=False).value.mean()
-    return (100 * per_draw.groupby([*index, "metric"], sort=False).std()).unstack("metric").reindex(columns=list(metrics)).round(1)
+    return (
+        (100 * per_draw.groupby([*index, "metric"], sort=False).std())
+        .unstack("metric")
+        .reindex(columns=list(metrics))
+        .round(1)
+    )
 
 
 def reported(table):

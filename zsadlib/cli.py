@@ -70,23 +70,46 @@ def study(
     only: Annotated[list[str] | None, typer.Option(help="Prefix of a notebook to run, such as 03; repeatable.")] = None,
     results: Annotated[Path | None, typer.Option(help="Folder to write (default results/<profile>).")] = None,
     publish: Annotated[bool, typer.Option(help="Also replace notebooks/*.ipynb by the executed ones.")] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Random weights, few images, a marked folder; then what a full run would cost."),
+    ] = False,
 ):
     """Execute the chain of notebooks into results/<profile>."""
     import papermill
 
+    from zsadlib import benchmark
     from zsadlib import study as chain
+    from zsadlib.datasets import load_split
+    from zsadlib.files import CACHE
+    from zsadlib.profiles import load_profile
+    from zsadlib.sources import SOURCES
 
     pairs = [p.partition("=") for p in parameter or []]
     if bad := [name for name, equals, _ in pairs if not equals]:
         raise ValueError(f"parameter '{bad[0]}' has no value; write --parameter {bad[0]}=VALUE")
+    values = {name: value for name, _, value in pairs}
+    if dry_run:
+        results = results or CACHE / "dry-run" / Path(profile).stem
+        values = {"limit": "2"} | values
+        asked = load_profile(profile)
+        profile = str(chain.dry_run_profile(asked, CACHE / "dry-run"))
     try:
-        folder = chain.run(profile, {name: value for name, _, value in pairs}, results, only or (), publish)
+        folder = chain.run(profile, values, results, only or (), publish)
     except papermill.PapermillExecutionError as error:
         typer.echo(
             f"zsad: a cell failed: {error.ename}: {error.evalue}; the notebook is in the .failed folder", err=True
         )
         raise typer.Exit(1) from None
-    typer.echo(f"results in {folder}")
+    typer.echo(f"dry run with random weights in {folder}" if dry_run else f"results in {folder}")
+    if dry_run:
+        settings = load_profile(profile)
+        images = {s.title: [good + bad for _, good, bad in s.counts.values()] for s in SOURCES.values()}
+        backbone, few = benchmark.profile_backbone(settings), load_split(settings.test)
+        full = settings.model_copy(update={"shots": asked.shots, "draws": asked.draws})
+        cost = benchmark.estimate(full, backbone, few, images)
+        typer.echo(f"all methods on this machine, extrapolated from {sum(len(c.test) for c in few)} images:")
+        typer.echo(cost.round(1).to_string(index=False))
 
 
 @app.command()
@@ -222,7 +245,9 @@ def evaluate(
     ],
     category: CategoryOption,
     out: Annotated[Path, typer.Option(help="CSV to write, one metric a row.")],
-    methods: Annotated[str, typer.Option(help="Comma-separated: clip-ac, winclip, alfa, musc; with shots winclip+, alfa, patchcore.")] = "clip-ac,winclip,alfa",
+    methods: Annotated[
+        str, typer.Option(help="Comma-separated: clip-ac, winclip, alfa, musc; with shots winclip+, alfa, patchcore.")
+    ] = "clip-ac,winclip,alfa",
     bank: Annotated[
         str | None, typer.Option(help="Prompt bank (default: the profile's, or static if it has none).")
     ] = None,

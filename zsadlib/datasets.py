@@ -142,7 +142,9 @@ def read_visa(root):
     categories = []
     for name, rows in table.groupby("object", sort=False):
         test = [
-            Sample(root / r.image, "good" if r.label == "normal" else "anomaly", root / r.mask if r.mask else None, True)
+            Sample(
+                root / r.image, "good" if r.label == "normal" else "anomaly", root / r.mask if r.mask else None, True
+            )
             for r in rows[rows.split == "test"].itertuples()
         ]
         train = tuple(root / path for path in rows["image"][rows.split == "train"])
@@ -229,7 +231,8 @@ def load_textile():
 
 
 def load_dataset(name):
-    """Categories of a named set: "miniad-development", "miniad-test", "textile", "mvtec-ad", "visa", or a folder of folders.
+    """Categories of a named set: "miniad-development", "miniad-test", "textile", "mvtec-ad", "visa", a folder of folders,
+    or "miniad-few": eight images, to try things.
 
     "NAME:400" takes at most 400 test images of each category, spread evenly over the kinds (``Category.take``).
     """
@@ -238,6 +241,8 @@ def load_dataset(name):
         return [category.take(int(limit)) for category in load_dataset(name)]
     if name in ("miniad-development", "miniad-test"):
         return load_miniad(name.removeprefix("miniad-"))
+    if name == "miniad-few":
+        return [category.take(4) for category in load_miniad("test")[:2]]
     if name == "textile":
         return load_textile()
     if name in ("mvtec-ad", "visa"):

@@ -13,6 +13,7 @@ from zsadlib.files import replacing
 
 SIDES = {"normal": "#2a6f97", "abnormal": "#c1121f"}
 DPI = 80
+DRY_RUN = "DRY-RUN"  # a folder with a file of this name holds no results: its figures and tables say so
 
 
 def use_style():
@@ -24,6 +25,10 @@ def use_style():
 
 def save(figure, folder, name):
     """Write a figure as PNG into ``folder``/figures and return it, so that a cell ends by showing it."""
+    if (folder / DRY_RUN).is_file():
+        figure.text(
+            0.5, 0.5, "DRY RUN: random weights", size=20, color="red", alpha=0.5, ha="center", va="center", rotation=20
+        )
     folder = folder / "figures"
     folder.mkdir(parents=True, exist_ok=True)
     figure.savefig(folder / f"{name}.png", metadata={"Software": None})

@@ -7,7 +7,14 @@ import pandas as pd
 from zsadlib.files import ROOT, replacing
 
 FILE = ROOT / "data" / "published-results.csv"
-NAMES = {"clip-ac": "CLIP-AC", "winclip": "WinCLIP", "winclip+": "WinCLIP+", "alfa": "ALFA", "musc": "MuSc", "patchcore": "PatchCore"}
+NAMES = {
+    "clip-ac": "CLIP-AC",
+    "winclip": "WinCLIP",
+    "winclip+": "WinCLIP+",
+    "alfa": "ALFA",
+    "musc": "MuSc",
+    "patchcore": "PatchCore",
+}
 OTHER_BACKBONE = {"PatchCore": "WideResNet-50"}
 INDEX = ["dataset", "method", "sees", "shots"]
 
@@ -26,7 +33,13 @@ def lookup(method, shots, dataset, metric, backbone, image_size):
     rows, name = published(), NAMES.get(method)
     setting = rows.setting.str.startswith(f"{shots}-shot" if shots else "zero-shot")
     wanted = OTHER_BACKBONE.get(name, f"{backbone.removesuffix('-quickgelu')}@{image_size}")
-    found = rows[(rows.method == name) & setting & (rows.backbone == wanted) & (rows.dataset == dataset) & (rows.metric == metric)]
+    found = rows[
+        (rows.method == name)
+        & setting
+        & (rows.backbone == wanted)
+        & (rows.dataset == dataset)
+        & (rows.metric == metric)
+    ]
     return float(found.value.iloc[0]) if len(found) else float("nan")
 
 
@@ -40,7 +53,9 @@ def beside(summary, profile):
     for metric in summary.columns:
         theirs = [lookup(m, shots, d, metric, profile.backbone, profile.image_size) for d, m, _, shots in summary.index]
         theirs = pd.Series(theirs, summary.index)
-        parts[metric] = pd.DataFrame({"ours": summary[metric], "published": theirs, "difference": summary[metric] - theirs})
+        parts[metric] = pd.DataFrame(
+            {"ours": summary[metric], "published": theirs, "difference": summary[metric] - theirs}
+        )
     return pd.concat(parts, axis=1)
 
 

@@ -137,7 +137,9 @@ def fetch(source, path=None, accept_licence=False, data=DATA):
         return folder
     archive = Path(path) if path is not None else download(source, CACHE / "downloads")
     if not archive.is_file():
-        raise ValueError(f"{archive} does not exist; give the archive {source.archive} or the folder it was unpacked to")
+        raise ValueError(
+            f"{archive} does not exist; give the archive {source.archive} or the folder it was unpacked to"
+        )
     if path is not None and (found := sha256(archive)) != source.sha256:
         raise ValueError(f"{archive} is not the published {source.archive}: its sha256 is {found}, not {source.sha256}")
     work = Path(tempfile.mkdtemp(prefix=f".{source.name}-", dir=folder.parent))

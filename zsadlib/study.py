@@ -18,7 +18,7 @@ import pandas as pd
 import papermill
 from tqdm.auto import tqdm
 
-from zsadlib import benchmark, datasets, embedded, miniad
+from zsadlib import benchmark, datasets, embedded, miniad, plots
 from zsadlib.files import CACHE, ROOT, replacing, sha256
 from zsadlib.profiles import load_profile
 from zsadlib.prompts import prompt_bank_hash
@@ -39,9 +39,26 @@ PACKAGES = (
 
 
 def results_folder(profile):
+<<<<<<< HEAD
     """Where a notebook puts figures and tables: what ``run`` says, and beside the caches when a reader runs it by hand, so that
     a changed cell never overwrites ``results``."""
     return Path(os.environ.get("ZSAD_RESULTS_FOLDER") or CACHE / "notebooks" / Path(profile).stem)
+=======
+    """Where a notebook puts figures and tables: ``results/<profile>``, or what ZSAD_RESULTS_FOLDER says in a study run.
+
+    Raises:
+        ValueError: the profile is a dry run's and the folder lies in ``results/``.
+    """
+    folder = Path(os.environ.get("ZSAD_RESULTS_FOLDER") or RESULTS / Path(profile).stem)
+    _keep_dry_runs_out(load_profile(profile), folder)
+    return folder
+
+
+def _keep_dry_runs_out(profile, folder):
+    inside = RESULTS.resolve() in [Path(folder).resolve(), *Path(folder).resolve().parents]
+    if profile.dry_run and inside:
+        raise ValueError(f"a dry run has random weights and cannot write into {RESULTS}; give it a folder elsewhere")
+>>>>>>> 9c618d9 (Draft: profiles paper and large, dry runs, tests)
 
 
 def notebook_scripts():
@@ -103,8 +120,11 @@ def _fit(name, value, default):
 def manifest(profile, seconds, parameters):
     """What a run was made of: versions, seed, hashes of data, weights and prompts, seconds per notebook."""
     stamp = datasets.DATA / "miniad" / miniad.STAMP
+    backbone = benchmark.profile_backbone(profile)
     return {
         "profile": profile.model_dump(mode="json"),
+        "backbone_sha256": backbone.fingerprint,
+        "random_weights": backbone.random,
         "parameters": parameters,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "python": sys.version.split()[0],
@@ -115,6 +135,15 @@ def manifest(profile, seconds, parameters):
         "prompt_bank_sha256": prompt_bank_hash(),
         "seconds": seconds,
     }
+
+
+def dry_run_profile(profile, folder):
+    """A copy of a profile with random weights and eight images, written to ``folder``; for trying a chain, not for numbers."""
+    fields = {"name": f"{profile.name} dry run", "pretrained": "", "test": ("miniad-few",), "shots": (1, 2), "draws": 1}
+    path = Path(folder) / "dry-run.json"
+    with replacing(path) as temporary:
+        temporary.write_text(profile.model_copy(update=fields | {"dry_run": True}).model_dump_json(indent=1) + "\n")
+    return path
 
 
 def run(profile_name="mini", parameters=None, results=None, only=(), publish=False):
@@ -148,6 +177,7 @@ def run(profile_name="mini", parameters=None, results=None, only=(), publish=Fal
     defaults = {"profile": profile_name} if profile_name != "mini" else {}
     values = check_parameters(defaults | (parameters or {}), scripts)
     results = Path(results or RESULTS / Path(profile_name).stem)
+    _keep_dry_runs_out(profile, results)
     earlier = results / "manifest.json"
     if (
         results.is_symlink()
@@ -166,6 +196,8 @@ def run(profile_name="mini", parameters=None, results=None, only=(), publish=Fal
     work = Path(tempfile.mkdtemp(prefix=f".{results.name}.", dir=results.parent))
     work.chmod(0o755)
     (work / "notebooks").mkdir()
+    if profile.dry_run:
+        (work / plots.DRY_RUN).write_text("random weights: nothing here is a result\n")
     if only and results.is_dir():
         shutil.copytree(results, work, dirs_exist_ok=True)
     os.environ["ZSAD_RESULTS_FOLDER"] = str(work.resolve())
@@ -241,5 +273,7 @@ def tidy(notebook):
 
 def save_table(table, folder, name):
     """Write a table as CSV into a results folder, 6 significant digits."""
+    if (Path(folder) / plots.DRY_RUN).is_file():
+        table = table.assign(dry_run="random weights")
     with replacing(Path(folder) / f"{name}.csv") as temporary:
         table.to_csv(temporary, index=False, float_format="%.6g")

@@ -81,8 +81,6 @@ class MuSc(Detector):
         return self
 
     def score(self, encoded):
-        parts = [
-            mutual_scores(local_aggregation(encoded.layers[i], r)) for i in self.layers for r in NEIGHBOURHOODS
-        ]
+        parts = [mutual_scores(local_aggregation(encoded.layers[i], r)) for i in self.layers for r in NEIGHBOURHOODS]
         patches = torch.stack(parts).mean(0)
         return rescore(patches.amax(1), encoded.image), patches
