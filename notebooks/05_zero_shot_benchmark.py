@@ -13,9 +13,10 @@
 #
 # **Question.** How well do words find and locate anomalies, category by category, in pictures that nothing was tuned on?
 #
-# The reading and the aligner's window were chosen on development categories and are frozen in the profile. The bank is the local
-# LLM's, because anyone can record it again; notebook 3 compares the others. Here the test sets of the profile are scored. In
-# `mini` these are MiniAD's test categories and 400 textile photographs of a published set, in `paper` MVTec AD and VisA.
+# The reading and the aligner's window were chosen on development categories and are frozen in the profile. The bank is the
+# local LLM's, because anyone can record it again; notebook 3 compares the others. Here the test sets of the profile are
+# scored. In `mini` these are MiniAD's test categories and 400 textile photographs of a published set, in `paper` MVTec AD and
+# VisA.
 
 # %% tags=["parameters"]
 profile = "mini"
@@ -33,9 +34,9 @@ pd.DataFrame(settings.model_dump(mode="json").items(), columns=["setting", "valu
 
 # %% [markdown]
 # One backbone, several methods, one short file each in `zsadlib/detectors`. `clip-ac` asks CLIP plainly for "normal" and
-# "anomalous" and reads the raw patch tokens. `winclip` is the published baseline: an ensemble of static states and a pass for every
-# window. `alfa` adds the LLM's prompts, contextual scoring and the aligner (both reconstructions), for the price of one pass. `musc`
-# uses no words at all: every image of the test set is compared with all the others.
+# "anomalous" and reads the raw patch tokens. `winclip` is the published baseline: an ensemble of static states and a pass for
+# every window. `alfa` adds the LLM's prompts, contextual scoring and the aligner (both reconstructions), for the price of one
+# pass. `musc` uses no words at all: every image of the test set is compared with all the others.
 #
 # **What is a method allowed to see?** The column `sees` says it, because numbers of different kinds must not be compared
 # unmarked. A detector that looks at the whole unlabelled test set needs that set before it can judge its first image.
@@ -47,8 +48,9 @@ pd.DataFrame(seen, index=["sees", "what it is"]).T
 # %% [markdown]
 # ## Run
 #
-# A unit is one method on one category. Each is kept in `data/cache` under a hash of everything it depends on (pictures, weights,
-# prompts, settings, source code), so this cell goes on where it was stopped and a changed setting runs only what it touches.
+# A unit is one method on one category. Each is kept in `data/cache` under a hash of everything it depends on (pictures,
+# weights, prompts, settings, source code), so this cell goes on where it was stopped and a changed setting runs only what it
+# touches.
 
 # %%
 categories = datasets.load_split(settings.development + settings.test, limit)
@@ -59,9 +61,9 @@ print(f"{sum(len(c.test) for c in categories)} images of {len(categories)} categ
 # %% [markdown]
 # ## Means
 #
-# In per cent, over the categories of a set. A set without masks has image metrics only. *Published* is what the authors of the
-# method printed for this class of backbone on that set; where nobody did, or on a set of this project's own, it is missing (–), and
-# so is the difference.
+# In per cent, over the categories of a set. A set without masks has image metrics only. *Published* is what the authors of
+# the method printed for this class of backbone on that set; where nobody did, or on a set of this project's own, it is
+# missing (–), and so is the difference.
 
 # %%
 metrics = ("image_auroc", "image_ap", "pixel_auroc", "pixel_aupro")
@@ -99,8 +101,9 @@ plots.save(figure, results, "benchmark_pixel_aupro")
 # %% [markdown]
 # ## Look at it
 #
-# A normal and a defective image of some test categories (compare the paper's Fig. 5). Each category has one scale of its own, the
-# same for both of its images and all methods: where a map of a normal image is warm, the method would raise a false alarm.
+# A normal and a defective image of some test categories (compare the paper's Fig. 5). Each category has one scale of its own,
+# the same for both of its images and all methods: where a map of a normal image is warm, the method would raise a false
+# alarm.
 
 # %%
 chosen = [c for c in categories if c.dataset in tested and c.has_masks]
@@ -135,10 +138,10 @@ print("hardest for alfa: " + ", ".join(f"{r.category} ({100 * r.value:.1f})" for
 # On the textile photographs the methods that use words are below chance: there the score means nothing. Try a method on
 # labelled pictures of a new surface before you believe it.
 #
-# F1-max in the table picks its threshold with the test labels, as published work does: it is an oracle. AUPRO is exact
-# (no threshold grid), most published ones are not. MiniAD is generated: it shows how the methods compare, not how they would do in
-# a factory. Your own labelled photographs take one command:
-# `zsad evaluate --root FOLDER --category "magnetic tile" --out metrics.csv`.
+# F1-max in the table picks its threshold with the test labels, as published work does: it is an oracle. AUPRO is exact (no
+# threshold grid), most published ones are not. MiniAD is generated: it shows how the methods compare, not how they would do
+# in a factory. Your own labelled photographs take one command: `zsad evaluate --root FOLDER --category "magnetic tile" --out
+# metrics.csv`.
 #
 # ## Exercises
 #

@@ -13,9 +13,9 @@
 #
 # **Question.** What is one normal photograph worth, beside words?
 #
-# Zero-shot methods never see the object. A factory usually has a few good parts at hand, so here each method gets 1, 2 or 4 normal
-# *support images* per category. Which ones matters, so each number of shots is repeated with several draws, and a larger draw
-# contains the smaller one.
+# Zero-shot methods never see the object. A factory usually has a few good parts at hand, so here each method gets 1, 2 or 4
+# normal *support images* per category. Which ones matters, so each number of shots is repeated with several draws, and a
+# larger draw contains the smaller one.
 
 # %% tags=["parameters"]
 profile = "mini"
@@ -55,8 +55,8 @@ print(f"{len(few)} values of {len(benchmark.few_shot(settings))} units on {len(c
 # %% [markdown]
 # ## Means
 #
-# Over categories and draws, in per cent, beside the published value for this class of backbone where there is one (PatchCore's is on
-# its own WideResNet-50).
+# Over categories and draws, in per cent, beside the published value for this class of backbone where there is one
+# (PatchCore's is on its own WideResNet-50).
 
 # %%
 means = published.beside(benchmark.summary(table), settings)
@@ -102,19 +102,16 @@ plots.save(plots.differences(gain.droplevel(0), f"points from {most} shots"), re
 # ## What we learn
 
 # %%
-for dataset, group in table[table.metric == "image_auroc"].groupby("dataset", sort=False):
-    at = 100 * group.groupby(["method", "shots"]).value.mean()
-    text = [
-        f"{m} {at[m][s]:.1f}"
-        for m, s in (("alfa", 0), ("alfa", 1), ("winclip+", 1), ("patchcore", 1), ("alfa", most), ("patchcore", most))
-    ]
+at = 100 * table[table.metric == "image_auroc"].groupby(["dataset", "method", "shots"]).value.mean()
+for dataset in dict.fromkeys(table.dataset):
+    few = [", ".join(f"{m} {at[dataset, m, n]:.1f}" for m in settings.few_shot) for n in (min(settings.shots), most)]
     print(
-        f"{dataset}, image AUROC: {text[0]} without images; with one: {', '.join(text[1:4])}; with {most}: {', '.join(text[4:])}"
+        f"{dataset}, image AUROC: alfa {at[dataset, 'alfa', 0]:.1f} without images; with one: {few[0]}; with {most}: {few[1]}"
     )
 
 # %% [markdown]
-# Words and pictures err differently: where the object varies little from photograph to photograph a memory wins, where every normal
-# picture looks different words hold. On real sets, read the published column before you believe a ranking.
+# Words and pictures err differently: where the object varies little from photograph to photograph a memory wins, where every
+# normal picture looks different words hold. On real sets, read the published column before you believe a ranking.
 #
 # ## Exercises
 #

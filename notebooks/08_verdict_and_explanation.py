@@ -13,9 +13,9 @@
 #
 # **Question.** An engineer has a folder of photographs and no label. Is this part good or bad, why, and how sure is that?
 #
-# The tables so far rank images. A ranking is not a verdict: somebody has to say where "bad" begins, and F1-max, which published
-# tables report, asks the labels of the test images. Here is what can be had without them. All of it is this project's; the paper
-# promises reasons in words but reports no verdict.
+# The tables so far rank images. A ranking is not a verdict: somebody has to say where "bad" begins, and F1-max, which
+# published tables report, asks the labels of the test images. Here is what can be had without them. All of it is this
+# project's; the paper promises reasons in words but reports no verdict.
 
 # %% tags=["parameters"]
 profile = "mini"
@@ -128,11 +128,12 @@ plots.save(figure, results, "reasons")
 #
 # ## Are the reasons right?
 #
-# Only MiniAD's kinds of defect are words that a prompt can be compared with; sets without them are left out here. Does the heaviest abnormal prompt name the kind of defect that the image really has? Two tests on every defective image. First,
-# sixteen sentences, one for each kind in MiniAD, of which one is right. (They are captions of the embedded model's training; the
-# objects are not.) Second, the recorded prompts of a bank, in which a sentence *names* a kind if one of its words begins with one
-# of these. Chance is the share of right sentences among those that could be chosen; "constant" always picks the one sentence
-# that is right most often, which only hindsight knows.
+# Only MiniAD's kinds of defect are words that a prompt can be compared with; sets without them are left out here. Does the
+# heaviest abnormal prompt name the kind of defect that the image really has? Two tests on every defective image. First,
+# sixteen sentences, one for each kind in MiniAD, of which one is right. (They are captions of the embedded model's training;
+# the objects are not.) Second, the recorded prompts of a bank, in which a sentence *names* a kind if one of its words begins
+# with one of these. Chance is the share of right sentences among those that could be chosen; "constant" always picks the one
+# sentence that is right most often, which only hindsight knows.
 
 # %%
 WORDS = {

@@ -149,7 +149,7 @@ def test_a_folder_of_the_users_is_linked_and_a_wrong_one_refused(official, tmp_p
     target = sources.fetch(source, folder.parent / "mvtec-ad", True, tmp_path)
     assert target.is_symlink() and target.resolve() == folder.resolve()
     with pytest.raises(ValueError, match="does not hold"):
-        sources.fetch(with_(source, name="other"), tmp_path, True, tmp_path)
+        sources.fetch(with_(source, name="other"), folder / "screw", True, tmp_path)
     with pytest.raises(ValueError, match="is not the published"):
         sources.fetch(with_(source, name="other", sha256="0" * 64), archive, True, tmp_path)
     assert [p.name for p in tmp_path.iterdir()] == ["mvtec-ad"]

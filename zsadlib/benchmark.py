@@ -183,7 +183,7 @@ def evaluate(profile, backbone, categories, units, built=None):
             missing = [unit for unit, file in files.items() if not file.is_file()]
             progress.set_postfix_str(category.name, refresh=False)
             progress.update(len(units) - len(missing))
-            for unit in _run(missing, built, category, backbone, profile.batch_size, files):
+            for _ in _run(missing, built, category, backbone, profile.batch_size, files):
                 progress.update()
             for unit, file in files.items():
                 sees = "support images" if unit.shots else built[unit.method].sees
@@ -243,9 +243,7 @@ def estimate(profile, backbone, categories, images):
         held = sum(t.nbytes for t in tensors) / n
         masks = masks_of(category, profile.map_size)
         for method, detector in built.items():
-            detector.prepare(
-                category.noun, encoded[:1] if method in profile.few_shot else None
-            )  # texts are encoded once
+            detector.prepare(category.noun, encoded[:1] if method in profile.few_shot else None)
             began = time.perf_counter()
             measure(category, *detector.score(encoded), masks)
             took = time.perf_counter() - began
@@ -259,15 +257,8 @@ def estimate(profile, backbone, categories, images):
         seconds = np.mean(encoding) * (total + support) + pairs * sum(n**2 for n in counts)
         seconds += sum(scoring_[unit.method] * total for unit in units)
         gigabytes = max(counts) * (held + pixel) / 1e9
-        rows.append(
-            {
-                "set": name,
-                "images": total,
-                "units": len(units) * len(counts),
-                "hours": seconds / 3600,
-                "gigabytes": gigabytes,
-            }
-        )
+        row = {"set": name, "images": total, "units": len(units) * len(counts)}
+        rows.append(row | {"hours": seconds / 3600, "gigabytes": gigabytes})
     return pd.DataFrame(rows)
 
 
@@ -284,12 +275,8 @@ def spread(table, metrics=("image_auroc", "pixel_auroc", "pixel_aupro")):
     index = ["dataset", "method", "sees", "shots"]
     table = table[table.metric.isin(metrics)]
     per_draw = table.groupby([*index, "metric", "seed"], sort=False).value.mean()
-    return (
-        (100 * per_draw.groupby([*index, "metric"], sort=False).std())
-        .unstack("metric")
-        .reindex(columns=list(metrics))
-        .round(1)
-    )
+    deviation = 100 * per_draw.groupby([*index, "metric"], sort=False).std()
+    return deviation.unstack("metric").reindex(columns=list(metrics)).round(1)
 
 
 def reported(table):

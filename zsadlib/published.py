@@ -16,7 +16,6 @@ NAMES = {
     "patchcore": "PatchCore",
 }
 OTHER_BACKBONE = {"PatchCore": "WideResNet-50"}
-INDEX = ["dataset", "method", "sees", "shots"]
 
 
 @cache
@@ -33,13 +32,8 @@ def lookup(method, shots, dataset, metric, backbone, image_size):
     rows, name = published(), NAMES.get(method)
     setting = rows.setting.str.startswith(f"{shots}-shot" if shots else "zero-shot")
     wanted = OTHER_BACKBONE.get(name, f"{backbone.removesuffix('-quickgelu')}@{image_size}")
-    found = rows[
-        (rows.method == name)
-        & setting
-        & (rows.backbone == wanted)
-        & (rows.dataset == dataset)
-        & (rows.metric == metric)
-    ]
+    found = rows[setting & (rows.method == name) & (rows.backbone == wanted)]
+    found = found[(found.dataset == dataset) & (found.metric == metric)]
     return float(found.value.iloc[0]) if len(found) else float("nan")
 
 

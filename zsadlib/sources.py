@@ -19,7 +19,7 @@ from tqdm.auto import tqdm
 from zsadlib.datasets import load_image, read_category, read_visa
 from zsadlib.files import CACHE, DATA, sha256
 
-CHUNK = 1 << 20
+CHUNK = 1 << 14  # a broken connection loses at most this much
 PARTS = ("train good", "test good", "test defective")
 
 

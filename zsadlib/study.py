@@ -39,26 +39,25 @@ PACKAGES = (
 
 
 def results_folder(profile):
-<<<<<<< HEAD
     """Where a notebook puts figures and tables: what ``run`` says, and beside the caches when a reader runs it by hand, so that
-    a changed cell never overwrites ``results``."""
-    return Path(os.environ.get("ZSAD_RESULTS_FOLDER") or CACHE / "notebooks" / Path(profile).stem)
-=======
-    """Where a notebook puts figures and tables: ``results/<profile>``, or what ZSAD_RESULTS_FOLDER says in a study run.
+    a changed cell never overwrites ``results``. The folder of a dry run is marked.
 
     Raises:
-        ValueError: the profile is a dry run's and the folder lies in ``results/``.
+        ValueError: the profile is a dry run's and the folder lies in ``results``.
     """
-    folder = Path(os.environ.get("ZSAD_RESULTS_FOLDER") or RESULTS / Path(profile).stem)
-    _keep_dry_runs_out(load_profile(profile), folder)
+    folder, settings = Path(os.environ.get("ZSAD_RESULTS_FOLDER") or CACHE / "notebooks" / Path(profile).stem), load_profile(profile)
+    keep_out(settings, folder)
+    if settings.dry_run:
+        with replacing(folder / plots.DRY_RUN) as temporary:
+            temporary.write_text("random weights: nothing here is a result\n")
     return folder
 
 
-def _keep_dry_runs_out(profile, folder):
+def keep_out(profile, folder):
+    """Refuse ``results`` to a dry run."""
     inside = RESULTS.resolve() in [Path(folder).resolve(), *Path(folder).resolve().parents]
     if profile.dry_run and inside:
         raise ValueError(f"a dry run has random weights and cannot write into {RESULTS}; give it a folder elsewhere")
->>>>>>> 9c618d9 (Draft: profiles paper and large, dry runs, tests)
 
 
 def notebook_scripts():
@@ -177,7 +176,7 @@ def run(profile_name="mini", parameters=None, results=None, only=(), publish=Fal
     defaults = {"profile": profile_name} if profile_name != "mini" else {}
     values = check_parameters(defaults | (parameters or {}), scripts)
     results = Path(results or RESULTS / Path(profile_name).stem)
-    _keep_dry_runs_out(profile, results)
+    keep_out(profile, results)
     earlier = results / "manifest.json"
     if (
         results.is_symlink()
@@ -196,8 +195,6 @@ def run(profile_name="mini", parameters=None, results=None, only=(), publish=Fal
     work = Path(tempfile.mkdtemp(prefix=f".{results.name}.", dir=results.parent))
     work.chmod(0o755)
     (work / "notebooks").mkdir()
-    if profile.dry_run:
-        (work / plots.DRY_RUN).write_text("random weights: nothing here is a result\n")
     if only and results.is_dir():
         shutil.copytree(results, work, dirs_exist_ok=True)
     os.environ["ZSAD_RESULTS_FOLDER"] = str(work.resolve())
