@@ -3,13 +3,17 @@ PYTHON ?= $(firstword $(wildcard $(shell command -v python3.11)) python3)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-warn-script-location -c constraints.txt
 
-.PHONY: study test lab lint clean
+.PHONY: study test peers lab lint clean
 
 study: .venv/study.ready
 	$(BIN)/zsad study --profile mini
 
 test: .venv/test.ready
 	$(BIN)/python -m pytest
+
+# Another implementation (anomalib) has many requirements of its own, so it gets its own environment.
+peers: .venv-peers/ready
+	.venv-peers/bin/python -m pytest tests/peers
 
 lab: .venv/study.ready
 	$(BIN)/jupyter lab notebooks
@@ -31,5 +35,10 @@ lint: .venv/test.ready
 	$(PIP) -e '.[llm,train,test]'
 	touch $@
 
+.venv-peers/ready: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv-peers
+	.venv-peers/bin/python -m pip install --disable-pip-version-check -q -c constraints.txt -e '.[peers]'
+	touch $@
+
 clean:
-	rm -rf .venv data/cache data/miniad data/textile data/training
+	rm -rf .venv .venv-peers data/cache data/miniad data/textile data/training

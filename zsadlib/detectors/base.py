@@ -62,7 +62,8 @@ class Memory:
 
     def __call__(self, features):
         """(batch, places, dim) -> (batch, places): min (1 - cosine) / 2 over the memory."""
-        return (1 - (F.normalize(features, dim=-1) @ self.features.T).amax(-1)) / 2
+        nearest = (F.normalize(features, dim=-1) @ self.features.T).amax(-1)
+        return (1 - nearest.clamp_max(1)) / 2
 
 
 def neighbourhood_mean(patches, side=3):
