@@ -43,7 +43,18 @@ def test_the_chain_runs_end_to_end(small_study):
     assert record["prompt_bank_sha256"] == prompts.prompt_bank_hash()
     table = pd.read_csv(small_study / "benchmark.csv")
     assert list(table) == benchmark.COLUMNS and table.value.between(0, 1).all()
-    assert set(table.method) == set(profiles.load_profile("mini").methods)
+    profile = profiles.load_profile("mini")
+    assert set(table.method) == set(profile.methods) and record["random_weights"] is False
+    few = pd.read_csv(small_study / "few_shot.csv")
+    assert (
+        list(few) == benchmark.COLUMNS
+        and set(few.method) == set(profile.few_shot)
+        and set(few.sees) == {"support images"}
+    )
+    assert set(few.shots) == set(profile.shots) and few.seed.nunique() == profile.draws
+    for name in ("zero_shot_means", "zero_shot_categories", "few_shot_means", "few_shot_spread"):
+        assert (small_study / "tables" / f"{name}.csv").is_file()
+        assert r"\begin{tabular}" in (small_study / "tables" / f"{name}.tex").read_text()
     assert len(list((small_study / "figures").glob("*.png"))) >= 6
 
 
@@ -55,6 +66,50 @@ def test_a_number_of_the_table_can_be_recomputed(small_study, backbone):
     row = table[(table.method == "winclip") & (table.category == "plate") & (table.metric == "pixel_auroc")]
     masks = np.stack([datasets.load_mask(s, maps.shape[-1]) for s in data.test])
     assert row.value.item() == pytest.approx(metrics.pixel_metrics(masks, maps)["pixel_auroc"], abs=1e-4)
+
+
+def test_a_dry_run_is_marked_and_stays_out_of_results(tmp_path, monkeypatch):
+    monkeypatch.setattr(benchmark, "UNITS", tmp_path / "units")
+    small = {
+        "backbone": "ViT-S-32-alt",
+        "pretrained": "",
+        "image_size": 224,
+        "layers": (6,),
+        "map_size": 64,
+        "name": "small",
+    }
+    plan = profiles.load_profile("paper").model_copy(update=small)
+    (tmp_path / "small.json").write_text(plan.model_dump_json())
+    out = tmp_path / "out"
+    arguments = ["study", "--profile", str(tmp_path / "small.json"), "--dry-run", "--only", "05", "--only", "06"]
+    result = run_cli(cli.app, [*arguments, "--results", str(out)])
+    assert result.exit_code == 0, result.output
+    assert (
+        re.search(r"MVTec AD.*1725 .*\n.*VisA.*2162 ", result.output) and "extrapolated from 8 images" in result.output
+    )
+    record = json.loads((out / "manifest.json").read_text())
+    assert record["random_weights"] is True and record["profile"]["dry_run"] is True and (out / "DRY-RUN").is_file()
+    for table in out.glob("*.csv"):
+        assert set(pd.read_csv(table).dry_run) == {"random weights"}, table
+    refused = run_cli(cli.app, [*arguments, "--results", str(ROOT / "results" / "small")])
+    assert (
+        refused.exit_code == 2 and "cannot write into" in refused.output and not (ROOT / "results" / "small").exists()
+    )
+    dry = study.dry_run_profile(plan, tmp_path)
+    monkeypatch.delenv("ZSAD_RESULTS_FOLDER", raising=False)
+    with pytest.raises(ValueError, match="cannot write into"):
+        study.results_folder(str(dry))
+    with pytest.raises(ValueError, match="random weights are refused"):
+        benchmark.profile_backbone(plan)
+
+
+def test_the_profiles_are_valid_and_say_the_published_settings():
+    paper, large = profiles.load_profile("paper"), profiles.load_profile("large")
+    assert profiles.profile_names() == ["large", "mini", "paper"]
+    assert (paper.backbone, paper.pretrained, paper.image_size) == ("ViT-B-16-plus-240", "laion400m_e32", 240)
+    assert (large.pretrained, large.image_size, large.layers) == ("openai", 518, (6, 12, 18, 24))
+    assert paper.test == large.test == ("mvtec-ad", "visa") and paper.precision == "float32"
+    assert paper.shots == (1, 2, 4) and paper.draws == 5 and not paper.dry_run
 
 
 @pytest.mark.parametrize(

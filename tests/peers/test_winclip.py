@@ -25,7 +25,9 @@ def test_scores_and_maps_are_those_of_anomalib(backbone, shots):
     detector = (detectors.WinClipPlus if shots else detectors.WinClip)(backbone, 240)
     detector.prepare("screw", detector.encode(batch[3:]) if shots else None)
     sentences = json.loads((FOLDER / "sentences.json").read_text())
-    detector.text = [F.normalize(backbone.encode_text(s, normalize=False).mean(0, keepdim=True), dim=-1) for s in sentences]
+    detector.text = [
+        F.normalize(backbone.encode_text(s, normalize=False).mean(0, keepdim=True), dim=-1) for s in sentences
+    ]
     scores, maps = detector.predict(batch[:3])
     difference = [float((a - theirs[f"{name}{shots}"]).abs().max()) for name, a in (("scores", scores), ("maps", maps))]
     print(f"{shots} shots: largest difference of image scores {difference[0]:.1e}, of maps {difference[1]:.1e}")

@@ -27,7 +27,7 @@ def mutual_scores(tokens, share=NEAREST_IMAGES):
     """MSM: for each patch the mean distance to the nearest patches of the most similar images.
 
     Args:
-        tokens: (images, patches, width). share: of the other images that count, the most similar first (at least one).
+        tokens: (images, patches, width), L2-normalised. share: of the other images that count, the nearest first (at least one).
 
     Returns:
         (images, patches): the mean, over that share of images, of the smallest Euclidean distance to a patch of the image.
@@ -35,12 +35,13 @@ def mutual_scores(tokens, share=NEAREST_IMAGES):
     count = len(tokens)
     if count < 2:
         raise ValueError("MuSc compares images of one set; it needs two or more")
-    keep, everything, scores = max(1, int((count - 1) * share)), tokens.flatten(0, 1), []
-    for i, own in enumerate(tokens):
-        nearest = torch.cdist(own, everything).unflatten(1, (count, -1)).amin(2)
-        nearest[:, i] = float("inf")
-        scores.append(nearest.topk(keep, 1, largest=False).values.mean(1))
-    return torch.stack(scores)
+    nearest = tokens.new_empty(count, tokens.shape[1], count).fill_(-1)  # largest cosine of a patch to each other image
+    for i, own in enumerate(tokens[:-1]):
+        cosine = (own @ tokens[i + 1 :].flatten(0, 1).T).unflatten(1, (count - i - 1, -1))
+        nearest[i, :, i + 1 :] = cosine.amax(2)
+        nearest[i + 1 :, :, i] = cosine.amax(0)  # each pair of images is compared once
+    chosen = nearest.topk(max(1, int((count - 1) * share)), 2).values
+    return (2 - 2 * chosen).clamp_min(0).sqrt().mean(2)  # the distance of unit vectors
 
 
 def rescore(scores, image, neighbours=RESCORING):
