@@ -106,6 +106,7 @@ plots.save(figure, results, "first_light")
 # | 03_contextual_scoring | Can each image choose the sentences that fit it? |
 # | 04_fine_grained_aligner | How does alignment get from the image to its patches? |
 # | 05_zero_shot_benchmark | How good is it all, category by category? |
+# | 06_few_shot_benchmark | What is one normal photograph worth, beside words? |
 # | 07_ablations | Which part does the work, and does the aligner travel? |
 # | 08_verdict_and_explanation | Can it decide without labels, say why, and be trusted? |
 #

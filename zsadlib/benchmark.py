@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from zsadlib import detectors
 from zsadlib.aligner import Aligner, to_map
 from zsadlib.backbones import Encoded, load_backbone
-from zsadlib.datasets import load_dataset, load_image, load_mask
+from zsadlib.datasets import load_image, load_mask, load_split
 from zsadlib.embedded import NAME, WEIGHTS
 from zsadlib.files import CACHE, replacing, sha256
 from zsadlib.metrics import image_metrics, pixel_metrics
@@ -46,7 +46,8 @@ def profile_aligner(profile, backbone):
         aligner = Aligner.load(EMBEDDED_ALIGNER)
         if aligner.about["window"] == profile.aligner_window and aligner.about["weights_sha256"] == sha256(WEIGHTS):
             return aligner
-    paths = [sample.path for name in profile.development for c in load_dataset(name) for sample in c.test[::4]]
+    step = 50 if profile.dry_run else 4
+    paths = [sample.path for c in load_split(profile.development) for sample in c.test[::step]]
     return Aligner.fit(backbone, batches(backbone, paths, profile.batch_size), profile.aligner_window)
 
 
