@@ -18,7 +18,7 @@ from zsadlib.backbones import Encoded, load_backbone
 from zsadlib.datasets import load_image, load_mask, load_split
 from zsadlib.embedded import NAME, WEIGHTS
 from zsadlib.files import CACHE, replacing, sha256
-from zsadlib.metrics import image_metrics, pixel_metrics
+from zsadlib.metrics import image_metrics, pixel_metrics, region_weights
 from zsadlib.prompts import load_bank
 
 COLUMNS = ["method", "sees", "dataset", "category", "shots", "seed", "metric", "value"]
@@ -115,15 +115,15 @@ def predict_category(detector, category, batch_size=16):
     return scores.double().numpy(), to_map(patches, detector.map_size).numpy()
 
 
-def measure(category, scores, patches, masks=None):
+def measure(category, scores, patches, masks=None, weights=None):
     """Image metrics, and with ``masks`` (n, size, size) pixel metrics: dict of metric -> value in [0, 1].
 
     Args:
-        scores: (n,). patches: (n, grid * grid).
+        scores: (n,). patches: (n, grid * grid). weights: ``metrics.region_weights(masks)``, to compute them once.
     """
     values = image_metrics(category.labels, scores.double().numpy())
     if masks is not None:
-        values |= pixel_metrics(masks, to_map(patches, masks.shape[-1]).numpy())
+        values |= pixel_metrics(masks, to_map(patches, masks.shape[-1]).numpy(), weights)
     return values
 
 
@@ -206,6 +206,7 @@ def _run(units, built, category, backbone, batch_size, files):
     sizes, layers = _needs(built[unit.method] for unit in units)
     encoded = encode_category(backbone, category, batch_size, sizes, layers)
     masks = masks_of(category, built[units[0].method].map_size) if category.has_masks else None
+    weights = region_weights(masks) if category.has_masks else None
     by_draw = defaultdict(list)
     for unit in units:
         by_draw[unit.seed if unit.shots else None].append(unit)
@@ -217,7 +218,7 @@ def _run(units, built, category, backbone, batch_size, files):
             detector = built[unit.method].prepare(category.noun, support[: unit.shots] if unit.shots else None)
             scores, patches = detector.score(encoded)
             found = {"unit": asdict(unit), "dataset": category.dataset, "category": category.name}
-            found |= {"metrics": measure(category, scores, patches, masks), "scores": scores.tolist()}
+            found |= {"metrics": measure(category, scores, patches, masks, weights), "scores": scores.tolist()}
             with replacing(files[unit]) as temporary:
                 temporary.write_text(json.dumps(found))
             yield unit

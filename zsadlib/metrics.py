@@ -2,7 +2,12 @@
 
 All are in [0, 1], higher is better, and ties are handled exactly. F1-max picks its threshold with the labels: it is an
 oracle, not a verdict.
+
+All follow from one idea: normal scores are many and abnormal ones few, so both are sorted alone, and each abnormal score is
+looked up among the normal ones. Between two abnormal scores no threshold raises recall, so AP and F1-max need no other.
 """
+
+from dataclasses import dataclass
 
 import numpy as np
 from scipy import ndimage
@@ -10,8 +15,50 @@ from scipy import ndimage
 EIGHT_NEIGHBOURS = np.ones((3, 3), int)
 
 
+@dataclass(frozen=True)
+class Ranked:
+    """Abnormal scores among normal ones: ``scores`` (abnormal,) ascending, ``order`` that sorts them, and for each how many of
+    the ``normal`` normal scores lie ``above`` it and how many are ``tied`` with it."""
+
+    scores: np.ndarray
+    order: np.ndarray
+    above: np.ndarray
+    tied: np.ndarray
+    normal: int
+
+
+def rank(normal, abnormal):
+    """Look abnormal scores up among normal ones: ``Ranked``.
+
+    Raises:
+        ValueError: one class is empty, or a score is not finite.
+    """
+    if not (len(normal) and len(abnormal)):
+        kind = "abnormal" if len(abnormal) else "normal"
+        raise ValueError(f"all {len(normal) + len(abnormal)} labels are {kind}; a metric needs both classes")
+    if not (np.isfinite(normal).all() and np.isfinite(abnormal).all()):
+        raise ValueError("scores contain NaN or infinity; every score must be finite")
+    normal, order = np.sort(normal), np.argsort(abnormal, kind="stable")
+    scores = abnormal[order]
+    low, high = (np.searchsorted(normal, scores, side) for side in ("left", "right"))
+    return Ranked(scores, order, len(normal) - high, high - low, len(normal))
+
+
+def _binary(ranked):
+    positives, last = len(ranked.scores), np.append(np.flatnonzero(np.diff(ranked.scores)) + 1, len(ranked.scores))
+    first = np.append(0, last[:-1])  # of each group of equal abnormal scores
+    above, tied = ranked.above[first], ranked.tied[first]
+    beaten = 2 * (ranked.normal - above - tied) + tied  # twice the normal scores below, a tie counting one half
+    tp, fp = (positives - first).astype(float), (above + tied).astype(float)
+    return {
+        "auroc": int(np.sum((last - first) * beaten)) / (2 * positives * ranked.normal),
+        "ap": float(np.sum((last - first) * (tp / (tp + fp))) / positives),
+        "f1max": float(np.max(2 * tp / (tp + fp + positives))),
+    }
+
+
 def binary_metrics(labels, scores):
-    """AUROC, average precision and F1-max from one sort.
+    """AUROC, average precision and F1-max.
 
     Args:
         labels: (n,) bool or 0/1, 1 = abnormal. scores: (n,), higher = more abnormal; finite.
@@ -26,24 +73,28 @@ def binary_metrics(labels, scores):
     labels, scores = np.asarray(labels).ravel().astype(bool), np.asarray(scores).ravel()
     if labels.shape != scores.shape:
         raise ValueError(f"{labels.size} labels but {scores.size} scores; give one score per label")
-    if not np.isfinite(scores).all():
-        raise ValueError("scores contain NaN or infinity; every score must be finite")
-    positives, n = int(labels.sum()), labels.size
-    if positives in (0, n):
-        raise ValueError(f"all {n} labels are {'abnormal' if positives else 'normal'}; a metric needs both classes")
-    order = np.argsort(-scores, kind="stable")
-    ranked = scores[order]
-    last = np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), n - 1)  # last place of each group of ties
-    tp = np.cumsum(labels[order])[last].astype(np.float64)
-    fp = last + 1 - tp
-    tp0, fp0 = np.append(0, tp), np.append(0, fp)
-    auroc = np.sum(np.diff(fp0) * (tp0[1:] + tp0[:-1]) / 2) / (positives * (n - positives))
-    precision = tp / (tp + fp)
-    return {
-        "auroc": float(auroc),
-        "ap": float(np.sum(np.diff(tp0) * precision) / positives),
-        "f1max": float(np.max(2 * tp / (tp + fp + positives))),
-    }
+    return _binary(rank(scores[~labels], scores[labels]))
+
+
+def region_weights(masks):
+    """What each defective pixel counts in AUPRO: 1 / (pixels of its 8-connected region x regions); (defective pixels,)."""
+    masks = np.asarray(masks, bool)
+    weights, regions = [], 0
+    for mask in masks[masks.any((1, 2))]:
+        label, count = ndimage.label(mask, EIGHT_NEIGHBOURS)
+        inside = label[mask]
+        weights.append((1 / np.bincount(inside, minlength=count + 1)[1:])[inside - 1])
+        regions += count
+    if not regions or masks.all():
+        raise ValueError("AUPRO needs defective and normal pixels")
+    return np.concatenate(weights) / regions
+
+
+def _aupro(ranked, weights, limit):
+    low, high = ranked.above / ranked.normal, (ranked.above + ranked.tied) / ranked.normal
+    width = np.maximum(high - low, 1e-300)
+    area = np.where(high <= limit, limit - (low + high) / 2, np.maximum(limit - low, 0) ** 2 / (2 * width))
+    return float(np.sum(weights[ranked.order] * area) / limit)
 
 
 def aupro(masks, maps, limit=0.3):
@@ -59,29 +110,16 @@ def aupro(masks, maps, limit=0.3):
     Raises:
         ValueError: there is no defective pixel or no normal one, or shapes differ.
     """
+    masks, maps = _pair(masks, maps)
+    weights = region_weights(masks)
+    return _aupro(rank(maps[~masks], maps[masks]), weights, limit)
+
+
+def _pair(masks, maps):
     masks, maps = np.asarray(masks, bool), np.asarray(maps)
     if masks.shape != maps.shape:
         raise ValueError(f"masks {masks.shape} and maps {maps.shape} differ in shape")
-    if not masks.any() or masks.all():
-        raise ValueError("AUPRO needs defective and normal pixels")
-    background = np.sort(maps[~masks])
-    weights = np.zeros(int(masks.sum()))
-    scores, regions, start = [], 0, 0
-    for mask, anomaly_map in zip(masks, maps, strict=True):
-        if not mask.any():
-            continue
-        label, count = ndimage.label(mask, EIGHT_NEIGHBOURS)
-        inside = label[mask]
-        weights[start : start + inside.size] = (1 / np.bincount(inside, minlength=count + 1)[1:])[inside - 1]
-        scores.append(anomaly_map[mask])
-        regions, start = regions + count, start + inside.size
-    scores = np.concatenate(scores)
-    total = background.size
-    low = (total - np.searchsorted(background, scores, "right")) / total
-    high = (total - np.searchsorted(background, scores, "left")) / total
-    width = np.maximum(high - low, 1e-300)
-    area = np.where(high <= limit, limit - (low + high) / 2, np.maximum(limit - low, 0) ** 2 / (2 * width))
-    return float(np.sum(weights * area) / regions / limit)
+    return masks, maps
 
 
 def aupro_200(masks, maps, limit=0.3):
@@ -108,7 +146,13 @@ def image_metrics(labels, scores):
     return {f"image_{name}": value for name, value in binary_metrics(labels, scores).items()}
 
 
-def pixel_metrics(masks, maps):
-    """pixel_auroc, pixel_ap, pixel_f1max and pixel_aupro of maps (n, size, size) against masks of the same shape."""
-    values = {f"pixel_{name}": value for name, value in binary_metrics(masks, maps).items()}
-    return values | {"pixel_aupro": aupro(masks, maps)}
+def pixel_metrics(masks, maps, weights=None, limit=0.3):
+    """pixel_auroc, pixel_ap, pixel_f1max and pixel_aupro of maps (n, size, size) against masks of the same shape.
+
+    ``weights``: ``region_weights(masks)``, where many maps are measured against the same masks.
+    """
+    masks, maps = _pair(masks, maps)
+    weights = region_weights(masks) if weights is None else weights
+    ranked = rank(maps[~masks], maps[masks])
+    values = {f"pixel_{name}": value for name, value in _binary(ranked).items()}
+    return values | {"pixel_aupro": _aupro(ranked, weights, limit)}
