@@ -33,7 +33,7 @@ print(f"{', '.join(settings.few_shot)}; {settings.shots} shots; {settings.draws}
 
 # %% [markdown]
 # `winclip+` keeps the window embeddings of the support images and adds to the words' score the distance to the nearest one.
-# `alfa`'s few-shot extension is reconstructed in the same spirit with the patch tokens of its single pass. `patchcore` is the
+# `alfa`'s few-shot extension is reconstructed in the same spirit, with the aligned patch tokens of its single pass. `patchcore` is the
 # wordless rival: a memory of normal patches from the same backbone, and nothing else.
 
 # %%
@@ -117,6 +117,6 @@ for dataset in dict.fromkeys(table.dataset):
 #
 # **6.1** Which draw is the worst for your favourite category? Look at its support image.
 #
-# **6.2** Give `alfa` a memory of the aligned tokens instead of the raw ones (`Alfa.prepare`). Does it help?
+# **6.2** Give `alfa` a memory of the raw patch tokens instead of the aligned ones (`Alfa.prepare`). What is lost?
 #
 # **6.3** How many shots does `patchcore` need to pass `alfa` without any?

@@ -10,6 +10,9 @@ from zsadlib.detectors.base import MAP_SIZE, Detector, Memory
 class Alfa(Detector):
     """ALFA (reconstruction): LLM prompts, contextual scoring per image, and the fitted aligner for the map.
 
+    Few-shot, the words' scores are averaged with the distance to the nearest aligned place of the support images, as WinCLIP+
+    does with windows (the paper names an extension, not its formula).
+
     Args:
         aligner: a fitted ``Aligner``, or None for the raw patch tokens. banks: names of the prompt banks to join.
         reading: of contextual scoring.
@@ -27,7 +30,7 @@ class Alfa(Detector):
 
     def prepare(self, category, support=None):
         self.ensemble = scoring.bank_ensemble(self.backbone, category, *self.banks)
-        self.memory = Memory(support.patches) if support is not None else None
+        self.memory = Memory(self.place(support.patches)) if support is not None else None
         return self
 
     def place(self, patches):
@@ -37,9 +40,10 @@ class Alfa(Detector):
     def score(self, encoded):
         text = scoring.adapt(encoded.image, self.ensemble, self.reading)
         image_score = scoring.anomaly_score(encoded.image, *text)
-        patches = scoring.anomaly_score(self.place(encoded.patches), *text)
+        places = self.place(encoded.patches)
+        patches = scoring.anomaly_score(places, *text)
         if self.memory:
-            far = self.memory(encoded.patches)
+            far = self.memory(places)
             patches, image_score = (patches + far) / 2, (image_score + far.amax(1)) / 2
         return image_score, patches
 

@@ -66,13 +66,6 @@ class Memory:
         return (1 - nearest.clamp_max(1)) / 2
 
 
-def neighbourhood_mean(patches, side=3):
-    """Patch tokens (batch, grid * grid, width), each averaged with those around it that lie inside the grid."""
-    grid = int(patches.shape[1] ** 0.5)
-    square = patches.transpose(1, 2).unflatten(2, (grid, grid))
-    return F.avg_pool2d(square, side, 1, side // 2, count_include_pad=False).flatten(2).transpose(1, 2)
-
-
 def harmonic(parts):
     """Harmonic mean of a list of scores of broadcastable shapes."""
     return len(parts) / torch.stack(torch.broadcast_tensors(*parts)).clamp_min(1e-6).reciprocal().sum(0)

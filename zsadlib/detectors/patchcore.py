@@ -1,13 +1,15 @@
 """A PatchCore-style memory (Roth et al., CVPR 2022) on the study's own backbone: normal patches only, no words.
 
 With one to four support images the memory is small, so no coreset is drawn and the image score is the largest patch score,
-without the paper's reweighting. Its backbone is a WideResNet-50; here it shares ours, so that the words make the difference.
+without the paper's reweighting. Its backbone is a WideResNet-50, whose features it averages over 3 x 3 places; here it shares
+ours, so that the words make the difference, and a transformer's tokens have seen their neighbours already (averaging them
+lost 2 points of pixel AUROC and 10 of AUPRO on development categories).
 """
 
 import torch
 from torch.nn import functional as F
 
-from zsadlib.detectors.base import MAP_SIZE, Detector, Memory, neighbourhood_mean
+from zsadlib.detectors.base import MAP_SIZE, Detector, Memory
 
 
 class PatchCore(Detector):
@@ -23,8 +25,8 @@ class PatchCore(Detector):
         return {"layers": self.layers}
 
     def features(self, encoded):
-        """(batch, grid * grid, width * layers): each layer averaged over 3 x 3 places and normalised, then joined."""
-        return torch.cat([F.normalize(neighbourhood_mean(encoded.layers[i]), dim=-1) for i in self.layers], -1)
+        """(batch, grid * grid, width * layers): the tokens of each layer, normalised and joined."""
+        return torch.cat([F.normalize(encoded.layers[i], dim=-1) for i in self.layers], -1)
 
     def prepare(self, category, support=None):
         if support is None:
