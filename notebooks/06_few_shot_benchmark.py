@@ -33,8 +33,8 @@ print(f"{', '.join(settings.few_shot)}; {settings.shots} shots; {settings.draws}
 
 # %% [markdown]
 # `winclip+` keeps the window embeddings of the support images and adds to the words' score the distance to the nearest one.
-# `alfa`'s few-shot extension is reconstructed in the same spirit, with the aligned patch tokens of its single pass. `patchcore` is the
-# wordless rival: a memory of normal patches from the same backbone, and nothing else.
+# `alfa`'s few-shot extension is reconstructed in the same spirit, with the aligned patch tokens of its single pass.
+# `patchcore` is the wordless rival: a memory of normal patches from the same backbone, and nothing else.
 
 # %%
 pd.Series({m: detectors.METHODS[m].__doc__.splitlines()[0] for m in settings.few_shot}, name="what it is").to_frame()
