@@ -39,12 +39,12 @@ results = study.results_folder(profile)
 # ## Two pictures
 #
 # MiniAD is the embedded data set: generated pictures with known defects (its textures are partly photographs). We draw a
-# good object and a damaged one. Nothing is loaded from disk, and nothing from the network.
+# good object and the same one damaged. Nothing is loaded from disk, and nothing from the network.
 
 
 # %%
 def picture(state):
-    image, mask = miniad.draw(category, state, miniad.generator(seed, category, state))
+    image, mask = miniad.draw(category, state, miniad.generator(seed, category))
     return Image.fromarray((255 * image).astype("uint8")), mask
 
 

@@ -53,11 +53,11 @@ print(inspect.getsource(scoring.salience))
 
 # %% [markdown]
 # Two designs go beyond what a reader of the paper would try first. `typical` asks what remains of `salience` when the image
-# has no say. `margin` needs no static axis: a prompt counts by how much the image prefers it to the most similar sentence of
-# the *other* side. On the side that fits the image, a sentence that both sides say loses.
+# has no say (below). `margin` needs no static axis: a prompt counts by how much the image prefers it to the most similar
+# sentence of the *other* side. On the side that fits the image, a sentence that both sides say loses.
 
 # %%
-print(inspect.getsource(scoring.margin))
+print(inspect.getsource(scoring.margin) + "\n\n" + inspect.getsource(scoring.typical))
 
 # %% [markdown]
 # ## What an image pays attention to
@@ -145,7 +145,8 @@ plots.save(figure, results, "llm_comparison")
 # %% [markdown]
 # ### What does each step do?
 #
-# From the static states to a bank's prompts as they are (`mean`), and from there to each reading. The same resampled images
+# From the static states to a bank's prompts as they are (`mean`), from there to each reading, and from `typical` to `salience`:
+# does it help that each *image* chooses? The same resampled images
 # serve both ends of a step, so the 95 % interval is that of the difference (paired bootstrap). It speaks of other images of
 # these categories; of the many steps shown, one in twenty would exclude zero by chance.
 
@@ -161,6 +162,8 @@ for split in found.split.unique():
         for reading in list(scoring.READINGS)[1:]:
             gain = bootstrap.difference(plain, draws[split, bank, reading])
             steps.append(key | {"step": f"{bank} → + {reading}"} | gain)
+        gain = bootstrap.difference(draws[split, bank, "typical"], draws[split, bank, "salience"])
+        steps.append(key | {"step": f"{bank}, typical → salience"} | gain)
 steps = pd.DataFrame(steps)
 study.save_table(steps, results, "contextual_steps")
 
@@ -208,7 +211,7 @@ def sentence(row):
 
 
 told = on_test[(on_test.step.str.startswith("static →")) & (on_test.bank != "static")]
-told = pd.concat([told, on_test[on_test.step.str.endswith(f"+ {settings.reading}")]])
+told = pd.concat([told, on_test[on_test.step.str.endswith((f"+ {settings.reading}", "typical → salience"))]])
 print("\n".join(sentence(row) for row in told.itertuples()))
 
 # %% [markdown]
@@ -225,8 +228,8 @@ print("\n".join(sentence(row) for row in told.itertuples()))
 # **3.1** Change `SALIENCE_TEMPERATURE` through `scoring.salience(image, ensemble, temperature=...)`. Where is the limit of
 # ever larger temperatures, and of ever smaller ones?
 #
-# **3.2** Write a reading of your own: keep a prompt only where the image prefers it to the mean prompt of the other side. Add it
-# to the table with `scoring.READINGS["mine"] = ...`. Mind the images that prefer no prompt: each side
-# needs a weight above zero.
+# **3.2** Write a reading of your own: keep a prompt only where the image prefers it to the mean prompt of the other side. Add
+# it to the table with `scoring.READINGS["mine"] = ...`. Mind the images that prefer no prompt: each side needs a weight above
+# zero.
 #
 # **3.3** Why can `overlap` be worse than doing nothing? Look at the intervals of notebook 2.

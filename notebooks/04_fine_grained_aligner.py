@@ -60,9 +60,10 @@ print(inspect.getsource(aligner.Aligner.fit))
 # measure it on the three others. (The committed one was fitted in the same way on all six.)
 
 # %%
-measured, fitting = development[:3], development[3:]
+half = len(development) // 2
+measured, fitting = development[:half], development[half:]
 sample = [s.path for c in fitting for s in c.test[::3]]
-sizes = (2, 3, settings.aligner_window)
+sizes = sorted({2, 4, settings.aligner_window})
 fitted = {f"lstsq {k}": aligner.Aligner.fit(backbone, benchmark.batches(backbone, sample, 16), k) for k in sizes}
 print(f"{len(sample)} images, a matrix of {tuple(fitted['lstsq 2'].matrix.shape)} for each window size")
 
@@ -109,10 +110,10 @@ encoded = backbone.encode(batch)
 text = scoring.adapt(encoded.image, static[category])
 
 # %%
-shown = ["raw", "vv 1", "lstsq 2", f"lstsq {settings.aligner_window}", "lstsq per image", "windows 3"]
+shown = ["raw", "vv 1", *fitted, "lstsq per image", "windows 3"]
 maps = {way: aligner.to_map(patch_scores(way, batch, encoded, text), settings.map_size).numpy() for way in shown}
 masks = [datasets.load_mask(data.test[i], settings.map_size) for i in rows]
-figure = plots.heat_maps(pictures, maps, masks=masks, width=1.3)
+figure = plots.heat_maps(pictures, maps, masks=masks, width=1.3, names=[kinds[i] for i in rows])
 plots.save(figure, results, "aligner_maps")
 
 # %% [markdown]
@@ -121,8 +122,8 @@ plots.save(figure, results, "aligner_maps")
 #
 # ## Numbers: quality and cost
 #
-# Static prompts, no adaptation. First the three development categories that these matrices were not fitted on: here every choice
-# is made. Then the test categories, with the committed aligner: there the choice is only reported.
+# Static prompts, no adaptation. First the three development categories that these matrices were not fitted on: here every
+# choice is made. Then the test categories, with the committed aligner: there the choice is only reported.
 
 
 # %%
@@ -158,8 +159,8 @@ quality = pd.concat(
 study.save_table(quality.drop(columns=[c for c in quality if c.startswith("draws_")]), results, "aligner_quality")
 
 # %% [markdown]
-# What a map costs: milliseconds per image on this machine (batches of eight, everything included), and as a multiple of one plain
-# forward pass, medians of five. Only the multiple means something elsewhere.
+# What a map costs: milliseconds per image on this machine (batches of eight, everything included), and as a multiple of one
+# plain forward pass, medians of five. Only the multiple means something elsewhere.
 
 # %%
 batch = next(benchmark.batches(backbone, sample, 8))
@@ -174,7 +175,7 @@ cost["passes"] = cost.milliseconds / cost.milliseconds["one pass"]
 
 # %%
 means = 100 * quality.groupby(["split", "way"], sort=False)[["pixel_auroc", "pixel_aupro"]].mean()
-summary = means.join(cost, on="way").round(2).reset_index()
+summary = means.join(cost, on="way").round(1).reset_index()
 study.save_table(summary, results, "aligner_summary")
 summary.set_index(["split", "way"])
 
@@ -211,7 +212,7 @@ plots.save(plots.gains(labelled, "label", "gain (points), test categories"), res
 at = summary[summary.split == "test"].set_index("way")
 for way in reported:
     row = at.loc[way]
-    print(f"{way}: pixel AUROC {row.pixel_auroc:.1f}, AUPRO {row.pixel_aupro:.1f}, {row.passes:.2f} forward passes")
+    print(f"{way}: pixel AUROC {row.pixel_auroc:.1f}, AUPRO {row.pixel_aupro:.1f}, {row.passes:.1f} forward passes")
 
 # %% [markdown]
 # The paper claims a PRO 12.1 % (MVTec AD) and 8.9 % (VisA) above the best earlier zero-shot method. Against WinCLIP's map, on

@@ -140,8 +140,8 @@ print("hardest for alfa: " + ", ".join(f"{r.category} ({100 * r.value:.1f})" for
 #
 # F1-max in the table picks its threshold with the test labels, as published work does: it is an oracle. AUPRO is exact (no
 # threshold grid), most published ones are not. MiniAD is generated: it shows how the methods compare, not how they would do
-# in a factory. Your own labelled photographs take one command: `zsad evaluate --root FOLDER --category "magnetic tile" --out
-# metrics.csv`.
+# in a factory. Your own labelled photographs take one command:
+# `zsad evaluate --root FOLDER --category "magnetic tile" --out metrics.csv`.
 #
 # ## Exercises
 #

@@ -94,8 +94,8 @@ image = (
 )
 image, most = 100 * image.unstack(["method", "shots"]), max(settings.shots)
 gain = pd.DataFrame({m: image[m + "+" if m == "winclip" else m][most] - image[m][0] for m in ("winclip", "alfa")})
-gain["patchcore against alfa without shots"] = image["patchcore"][most] - image["alfa"][0]
-study.save_table(gain.reset_index(), results, "few_shot_gain")
+gain["patchcore\n(over alfa at 0)"] = image["patchcore"][most] - image["alfa"][0]
+study.save_table(gain.rename(columns=lambda name: name.replace("\n", " ")).reset_index(), results, "few_shot_gain")
 plots.save(plots.differences(gain.droplevel(0), f"points from {most} shots"), results, "few_shot_gain")
 
 # %% [markdown]

@@ -24,9 +24,11 @@ limit = 0  # images per category (0: all)
 
 # %%
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
+from scipy.ndimage import maximum_filter
 from sklearn.linear_model import LogisticRegression
 
 from zsadlib import benchmark, bootstrap, captions, datasets, miniad, plots, profiles, prompts, scoring, study, verdict
@@ -53,7 +55,8 @@ for c in categories:
 # unlabelled batch. The `oracle` knows the labels: it is the ceiling that F1-max reports.
 #
 # A batch in practice is not half defective, so each is tried on batches with every defective image, with one in ten (twenty
-# draws of which), and none. "all" calls every image abnormal: no rule is worth having that does worse.
+# draws of which), and none. "all" calls every image abnormal and "nothing" every image normal: no rule is worth having that
+# does worse than both.
 
 
 # %%
@@ -70,7 +73,7 @@ rows = []
 for c in categories:
     for share, chosen in batches(c):
         labels, values = c.labels[chosen], scores[c.name][chosen]
-        cuts = {name: rule(values) for name, rule in verdict.THRESHOLDS.items()} | {"all": 0.0}
+        cuts = {name: rule(values) for name, rule in verdict.THRESHOLDS.items()} | {"all": 0.0, "nothing": 2.0}
         cuts |= {"oracle": verdict.oracle(labels, values)} if labels.any() else {}
         key = {"split": split_of[c.name], "category": c.name, "defects": share}
         rows += [
@@ -96,7 +99,7 @@ print(f"rule of the profile: {settings.threshold}")
 means.loc["test"]
 
 # %%
-mixed = table[(table.split == "test") & (table.defects == "as in the set") & (table.rule != "all")]
+mixed = table[(table.split == "test") & (table.defects == "as in the set") & ~table.rule.isin(["all", "nothing"])]
 figure = plots.bars(mixed, "category", "f1", "rule", "F1 without labels, and the oracle (%)")
 plots.save(figure, results, "verdict")
 
@@ -162,10 +165,11 @@ for c in [c for c in categories if {s.kind for s in c.test if s.label} <= set(mi
     normal, key = prompts.load_bank("static", c.noun).answers.normal, {"split": split_of[c.name], "category": c.name}
     sixteen = {captions.KINDS[kind][0].format(c.noun): kind for kind in miniad.KINDS}
     tests = {"one for each kind": hits(c, normal, list(sixteen), lambda p, kind: sixteen[p] == kind)}  # noqa: B023
-    for bank in prompts.banks()[1:]:
-        answers = prompts.load_bank(bank, c.noun).answers
+    for bank in dict.fromkeys([*prompts.banks()[1:], " + ".join(settings.banks)]):
+        answers = [prompts.load_bank(name, c.noun).answers for name in bank.split(" + ")]
+        normal_, abnormal = ([p for a in answers for p in getattr(a, side)] for side in ("normal", "abnormal"))
         names_it = lambda p, kind: bool(pattern[kind].search(p.lower()))  # noqa: E731
-        tests[bank] = hits(c, answers.normal, answers.abnormal, names_it)
+        tests[bank] = hits(c, normal_, abnormal, names_it)
     named += [
         key | {"prompts": n, "hits": h, "chance": share, "constant": best} for n, (h, share, best) in tests.items()
     ]
@@ -181,6 +185,29 @@ for (split, test), group in named.groupby(["split", "prompts"], sort=False):
     rows.append({"split": split, "prompts": test, "right": right, "low": low, "high": high} | means_of)
 right = pd.DataFrame(rows)
 right.set_index(["split", "prompts"]).mul(100).round(1)
+
+# %% [markdown]
+# ## Do they point at the defect?
+#
+# Does the hottest place of the heaviest abnormal prompt lie within one patch of the defect? Beside it the hottest place of
+# the whole map, and chance: the share of the picture that would count as a hit.
+
+# %%
+pointed, reach = [], settings.map_size // backbone.grid
+for c in categories:
+    bad, split = replace(c, test=tuple(s for s in c.test if s.label)), split_of[c.name]
+    near = maximum_filter(benchmark.masks_of(bad, settings.map_size), (1, 2 * reach + 1, 2 * reach + 1))
+    detector.prepare(c.noun)
+    for i, batch in enumerate(benchmark.batches(backbone, [s.path for s in bad.test], 1)):
+        places = {
+            "prompt": detector.explain(batch, top=1, threshold=0)[0][0]["map"],
+            "map": detector.predict(batch)[1][0].numpy(),
+        }
+        hit = {name: bool(near[i].flat[place.argmax()]) for name, place in places.items()}
+        pointed.append({"split": split, "category": c.name} | hit | {"chance": near[i].mean()})
+pointing = pd.DataFrame(pointed).groupby(["split", "category"], sort=False).mean().reset_index()
+study.save_table(pointing, results, "pointing")
+pointing.groupby("split", sort=False)[["prompt", "map", "chance"]].mean().mul(100).round(1)
 
 # %% [markdown]
 # ## How sure is it?
@@ -220,6 +247,10 @@ for row in right[right.split == "test"].itertuples():
     bounds = f"[{100 * row.low:.0f}, {100 * row.high:.0f}]"
     words = f"the heaviest prompt names the defect in {100 * row.right:.0f} % {bounds}"
     print(f"{row.prompts}: {words}, chance {100 * row.chance:.0f} %, constant {100 * row.constant:.0f} %")
+at = 100 * pointing[pointing.split == "test"][["prompt", "map", "chance"]].mean()
+print(
+    f"hottest place on the defect: heaviest prompt {at.prompt:.0f} %, whole map {at['map']:.0f} %, chance {at.chance:.0f} %"
+)
 print("ECE: " + ", ".join(f"{name} {100 * value:.1f}" for name, value in errors.items()))
 
 # %% [markdown]

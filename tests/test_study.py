@@ -96,7 +96,7 @@ def test_a_dry_run_is_marked_and_stays_out_of_results(tmp_path, monkeypatch):
         refused.exit_code == 2 and "cannot write into" in refused.output and not (ROOT / "results" / "small").exists()
     )
     dry = study.dry_run_profile(plan, tmp_path)
-    monkeypatch.delenv("ZSAD_RESULTS_FOLDER", raising=False)
+    monkeypatch.setenv("ZSAD_RESULTS_FOLDER", str(ROOT / "results" / "small"))
     with pytest.raises(ValueError, match="cannot write into"):
         study.results_folder(str(dry))
     with pytest.raises(ValueError, match="random weights are refused"):

@@ -58,13 +58,13 @@ def pictures(images, titles=None, columns=6, size=192, width=1.7):
     return _finished(figure)
 
 
-def heat_maps(images, columns, scale=None, masks=None, width=1.7):
+def heat_maps(images, columns, scale=None, masks=None, width=1.7, names=None):
     """Images beside their anomaly maps, one row an image, one column a method, one colour scale for all.
 
     Args:
         images: PIL images. columns: dict of column title -> maps (n, size, size). scale: (low, high); None spans the
             1st to the 99.9th percentile of all maps.
-        masks: (n, size, size) bool or None; outlined in white.
+        masks: (n, size, size) bool or None; outlined in white. names: one per image.
     """
     stack = np.concatenate([np.asarray(m).ravel() for m in columns.values()])
     low, high = scale or np.percentile(stack, [1, 99.9])
@@ -85,6 +85,8 @@ def heat_maps(images, columns, scale=None, masks=None, width=1.7):
                 axis.contour(masks[i], [0.5], colors="white", linewidths=1)
             if i == 0:
                 axis.set_title(title, fontsize=9)
+    for axis, name in zip(axes[:, 0], names or [], strict=False):
+        axis.set_ylabel(name, fontsize=9)
     for axis in axes.ravel():
         axis.set_xticks([])
         axis.set_yticks([])
@@ -191,12 +193,14 @@ def similarity_intervals(image, ensemble, rows, titles, width=3.2):
 
 def bars(table, x, y, hue, ylabel, figsize=(8, 3.2), limits=(0, 100)):
     """Grouped bars of a tidy table, values in per cent."""
-    figure, plot = plt.subplots(figsize=figsize)
+    names = table[x].nunique()
+    figure, plot = plt.subplots(figsize=(max(figsize[0], 0.45 * names), figsize[1]))
     table = table.assign(**{y: 100 * table[y]})
     sns.barplot(table, x=x, y=y, hue=hue, errorbar=None, ax=plot, alpha=0.85)
     plot.set_ylim(*limits)
     plot.set_ylabel(ylabel)
     plot.set_xlabel("")
+    plot.tick_params(axis="x", rotation=30 if names > 12 else 0)
     sns.move_legend(plot, "upper left", bbox_to_anchor=(1, 1), title=None)
     return _finished(figure)
 

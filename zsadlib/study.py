@@ -45,7 +45,8 @@ def results_folder(profile):
     Raises:
         ValueError: the profile is a dry run's and the folder lies in ``results``.
     """
-    folder, settings = Path(os.environ.get("ZSAD_RESULTS_FOLDER") or CACHE / "notebooks" / Path(profile).stem), load_profile(profile)
+    folder = Path(os.environ.get("ZSAD_RESULTS_FOLDER") or CACHE / "notebooks" / Path(profile).stem)
+    settings = load_profile(profile)
     keep_out(settings, folder)
     if settings.dry_run:
         with replacing(folder / plots.DRY_RUN) as temporary:
