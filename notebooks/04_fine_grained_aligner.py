@@ -64,7 +64,7 @@ half = len(development) // 2
 measured, fitting = development[:half], development[half:]
 sample = [s.path for c in fitting for s in c.test[::3]]
 sizes = sorted({2, 4, settings.aligner_window})
-fitted = {f"lstsq {k}": aligner.Aligner.fit(backbone, benchmark.batches(backbone, sample, 16), k) for k in sizes}
+fitted = {f"lstsq {k}": benchmark.fit_aligner(backbone, sample, k) for k in sizes}
 print(f"{len(sample)} images, a matrix of {tuple(fitted['lstsq 2'].matrix.shape)} for each window size")
 
 # %% [markdown]
@@ -72,23 +72,20 @@ print(f"{len(sample)} images, a matrix of {tuple(fitted['lstsq 2'].matrix.shape)
 
 
 # %%
-def patch_scores(way, batch, encoded, text, windows=None):
-    """Scores (batch, patches) of one way; ``windows`` keeps the window embeddings of a batch for the next way."""
-    windows = {} if windows is None else windows
+def patch_scores(way, batch, encoded, text):
+    """Scores (batch, patches) of one way, from what ``needs`` says that it needs."""
     if way.startswith("windows"):
         k = int(way[-1])
-        if k not in windows:
-            windows[k] = backbone.encode_windows(batch, k)
-        return aligner.harmonic_mean(scoring.anomaly_score(windows[k], *text), backbone.grid, k)
+        return aligner.harmonic_mean(scoring.anomaly_score(encoded.windows[k], *text), backbone.grid, k)
     if way == "winclip":  # the published map: both window sizes and the whole image
-        parts = [patch_scores(f"windows {k}", batch, encoded, text, windows) for k in settings.window_sizes]
+        parts = [patch_scores(f"windows {k}", batch, encoded, text) for k in settings.window_sizes]
         whole = scoring.anomaly_score(encoded.image, *text)[:, None]
         return (len(parts) + 1) / sum(1 / part.clamp_min(1e-6) for part in [*parts, whole])
     if way.startswith("vv"):
         tokens = backbone.project(backbone.encode_value_attention(batch, int(way[-1])))
     elif way == "lstsq per image":  # windows of the image itself, k as in the profile
         k = settings.aligner_window
-        own = [aligner.Aligner.fit(backbone, [batch[i : i + 1]], k)(p) for i, p in enumerate(encoded.patches)]
+        own = [aligner.Aligner.fit(backbone, [encoded[i : i + 1]], k)(p) for i, p in enumerate(encoded.patches)]
         tokens = torch.stack(own)
     else:
         tokens = backbone.project(encoded.patches) if way == "raw" else fitted[way](encoded.patches)
@@ -98,6 +95,9 @@ def patch_scores(way, batch, encoded, text, windows=None):
 # %%
 test = datasets.load_split(settings.test, limit, masks=True)
 static = {c.noun: scoring.bank_ensemble(backbone, c.noun, "static", templates=TEMPLATES) for c in development + test}
+needs = {"windows 2": (2,), "windows 3": (3,), "winclip": settings.window_sizes}
+needs["lstsq per image"] = (settings.aligner_window,)
+everything = sorted({k for sizes in needs.values() for k in sizes})
 ways = ["raw", "vv 1", "vv 2", *fitted, "lstsq per image", "windows 2", "windows 3", "winclip"]
 
 # %%
@@ -106,7 +106,7 @@ kinds = [s.kind for s in data.test]
 rows = [kinds.index(k) for k in list(dict.fromkeys(kinds))[:4]]
 pictures = [datasets.load_image(data.test[i].path) for i in rows]
 batch = backbone.preprocess(pictures)
-encoded = backbone.encode(batch)
+encoded = backbone.encode(batch, everything)
 text = scoring.adapt(encoded.image, static[category])
 
 # %%
@@ -129,12 +129,12 @@ plots.save(figure, results, "aligner_maps")
 # %%
 def measure(split, data, ways):
     collected, truth = {way: [] for way in ways}, benchmark.masks_of(data, settings.map_size)
+    whole, done = benchmark.encode_category(backbone, data, 16, everything), 0
     for batch in benchmark.batches(backbone, [s.path for s in data.test], settings.batch_size):
-        encoded = backbone.encode(batch)
-        text, windows = scoring.adapt(encoded.image, static[data.noun]), {}
+        encoded, done = whole[done : done + len(batch)], done + len(batch)
+        text = scoring.adapt(encoded.image, static[data.noun])
         for way in ways:
-            patches = patch_scores(way, batch, encoded, text, windows)
-            collected[way].append(aligner.to_map(patches, settings.map_size))
+            collected[way].append(aligner.to_map(patch_scores(way, batch, encoded, text), settings.map_size))
     for way, maps in collected.items():
         maps = torch.cat(maps).numpy()
         draws = bootstrap.pixel_draws(data.labels, truth, maps, data.name)
@@ -165,7 +165,10 @@ study.save_table(quality.drop(columns=[c for c in quality if c.startswith("draws
 # %%
 batch = next(benchmark.batches(backbone, sample, 8))
 text = [t[:1].expand(len(batch), -1) for t in scoring.adapt(backbone.encode(batch).image, static[category])]
-runs = {way: lambda w=way: patch_scores(w, batch, backbone.encode(batch), text) for way in [*ways, "aligner"]}
+runs = {
+    way: lambda w=way: patch_scores(w, batch, backbone.encode(batch, needs.get(w, ())), text)
+    for way in [*ways, "aligner"]
+}
 runs["one pass"] = lambda: backbone.encode(batch)
 cost = pd.DataFrame(
     {way: timeit.repeat(run, number=1, repeat=6)[1:] for way, run in runs.items()}

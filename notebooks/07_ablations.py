@@ -94,7 +94,7 @@ knobs += [("window", k, {"k": k}, paths) for k in (1, 2, 3, 4, 5, 6)]
 knobs += [("images", n, {}, paths[:: len(paths) // n][:n]) for n in (1, 2, 4, 8, 16, 32) if n <= len(paths)]
 frozen, fits = {"k": settings.aligner_window}, []
 for knob, value, options, images in knobs:
-    fit = aligner.Aligner.fit(backbone, benchmark.batches(backbone, images, 16), **(frozen | options))
+    fit = benchmark.fit_aligner(backbone, images, **(frozen | options))
     found = [metrics.pixel_metrics(truth[c], maps_of(c, static[c], "mean", fit)) for c in development[:half]]
     fits.append({"knob": knob, "setting": value} | pd.DataFrame(found).mean()[["pixel_auroc", "pixel_aupro"]].to_dict())
 
@@ -194,8 +194,7 @@ if len(wordless):
 # %%
 homes = {c.name: [s.path for s in c.test[::3]] for c in targets if c not in test}
 aligners = {"MiniAD development": committed} | {
-    name: aligner.Aligner.fit(backbone, benchmark.batches(backbone, images, 16), settings.aligner_window)
-    for name, images in homes.items()
+    name: benchmark.fit_aligner(backbone, images, settings.aligner_window) for name, images in homes.items()
 }
 moved = [
     {"scored on": c.dataset if c in test else c.name, "fitted on": name} | draws(c, static[c], "mean", fit)

@@ -285,17 +285,15 @@ class _LinearWorld:
     def __init__(self):
         self.truth = torch.randn(6, 3, generator=torch.Generator().manual_seed(1))
 
-    def encode(self, batch):
-        return backbones.Encoded(None, batch)
-
-    def encode_windows(self, batch, k):
-        return batch[:, backbones.window_indices(self.grid, k)].mean(2) @ self.truth[:-1] + self.truth[-1]
+    def encode(self, patches, k=2):
+        windows = patches[:, backbones.window_indices(self.grid, k)].mean(2) @ self.truth[:-1] + self.truth[-1]
+        return backbones.Encoded(None, patches, {k: windows})
 
 
 def test_the_aligner_finds_a_linear_alignment_and_survives_a_file(tmp_path):
     world = _LinearWorld()
-    patches = [torch.randn(4, 36, 5, generator=torch.Generator().manual_seed(i)) for i in range(3)]
-    fitted = aligner.Aligner.fit(world, patches, k=2, ridge=1e-9)
+    parts = [world.encode(torch.randn(4, 36, 5, generator=torch.Generator().manual_seed(i))) for i in range(3)]
+    fitted = aligner.Aligner.fit(world, parts, k=2, ridge=1e-9)
     assert torch.allclose(fitted.matrix, world.truth, atol=1e-4)
     fitted.save(tmp_path / "a.safetensors", note="test")
     assert torch.equal(aligner.Aligner.load(tmp_path / "a.safetensors").matrix, fitted.matrix)

@@ -32,11 +32,11 @@ class Aligner:
         self.matrix, self.backbone, self.about = matrix, backbone, about or {}
 
     @classmethod
-    def fit(cls, backbone, batches, k=4, ridge=RIDGE):
+    def fit(cls, backbone, parts, k=2, ridge=RIDGE):
         """Closed-form ridge solution over pairs (mean of the patch tokens in a window, image embedding of the window).
 
         Args:
-            backbone: a ``Backbone``. batches: iterable of preprocessed images (batch, 3, size, size), no labels.
+            backbone: a ``Backbone``. parts: iterable of its ``Encoded``, with windows of side k. No labels.
             k: window side in patches. ridge: penalty, relative to the mean squared norm of a patch feature.
 
         Raises:
@@ -47,11 +47,10 @@ class Aligner:
         cross = torch.zeros(width, backbone.dim, dtype=torch.float64)
         index = window_indices(backbone.grid, k)
         pairs = 0
-        for batch in batches:
-            patches = backbone.encode(batch).patches
-            x = patches[:, index].mean(2).flatten(0, 1).double()
+        for part in parts:
+            x = part.patches[:, index].mean(2).flatten(0, 1).double()
             x = torch.cat([x, x.new_ones(len(x), 1)], 1)
-            y = backbone.encode_windows(batch, k).flatten(0, 1).double()
+            y = part.windows[k].flatten(0, 1).double()
             gram += x.T @ x
             cross += x.T @ y
             pairs += len(x)

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 from tqdm.auto import tqdm
 
-from zsadlib import detectors
+from zsadlib import detectors, store
 from zsadlib.aligner import Aligner, to_map
 from zsadlib.backbones import Encoded, load_backbone
 from zsadlib.datasets import load_image, load_mask, load_split
@@ -48,7 +48,14 @@ def profile_aligner(profile, backbone):
             return aligner
     step = 50 if profile.dry_run else 4
     paths = [sample.path for c in load_split(profile.development) for sample in c.test[::step]]
-    return Aligner.fit(backbone, batches(backbone, paths, profile.batch_size), profile.aligner_window)
+    return fit_aligner(backbone, paths, profile.aligner_window)
+
+
+def fit_aligner(backbone, paths, k, batch_size=16, **options):
+    """``Aligner.fit`` on image files."""
+    parts = [paths[start : start + batch_size] for start in range(0, len(paths), batch_size)]
+    encoded = (store.encode(backbone, part, batch_size, (k,)) for part in tqdm(parts, "aligner", leave=False))
+    return Aligner.fit(backbone, encoded, k, **options)
 
 
 def build_detector(method, profile, backbone, aligner=None):
@@ -104,8 +111,7 @@ def masks_of(category, size):
 
 def encode_category(backbone, category, batch_size=16, window_sizes=(), layers=()):
     """``Encoded`` of all test images of a category, in order: for studies that score the same images many times."""
-    paths = [s.path for s in category.test]
-    return Encoded.join(backbone.encode(b, window_sizes, layers) for b in batches(backbone, paths, batch_size))
+    return store.encode(backbone, [s.path for s in category.test], batch_size, window_sizes, layers)
 
 
 def predict_category(detector, category, batch_size=16):
@@ -213,7 +219,7 @@ def _run(units, built, category, backbone, batch_size, files):
     for seed, drawn in by_draw.items():
         if seed is not None:
             paths = draw_support(category, max(unit.shots for unit in drawn), seed)
-            support = Encoded.join(backbone.encode(b, sizes, layers) for b in batches(backbone, paths, batch_size))
+            support = store.encode(backbone, paths, batch_size, sizes, layers)
         for unit in drawn:
             detector = built[unit.method].prepare(category.noun, support[: unit.shots] if unit.shots else None)
             scores, patches = detector.score(encoded)
@@ -239,7 +245,8 @@ def estimate(profile, backbone, categories, images):
     encoding, scoring_, pairs, held = [], dict.fromkeys(built, 0.0), 0.0, 0
     for category in categories:
         n, began = len(category.test), time.perf_counter()
-        encoded = encode_category(backbone, category, profile.batch_size, sizes, layers)
+        paths = [s.path for s in category.test]
+        encoded = Encoded.join(backbone.encode(b, sizes, layers) for b in batches(backbone, paths, profile.batch_size))
         encoding.append((time.perf_counter() - began) / n)
         tensors = [encoded.image, encoded.patches, *encoded.windows.values(), *encoded.layers.values()]
         held = sum(t.nbytes for t in tensors) / n

@@ -20,6 +20,8 @@ prompts_app = typer.Typer(no_args_is_help=True, help="Prompt banks: what LLMs an
 app.add_typer(prompts_app, name="prompts")
 data_app = typer.Typer(no_args_is_help=True, help="Official data sets: get them, check them.")
 app.add_typer(data_app, name="data")
+cache_app = typer.Typer(no_args_is_help=True, help="What is kept between runs.")
+app.add_typer(cache_app, name="cache")
 
 ProfileOption = Annotated[str, typer.Option(help="Profile: model and choices.")]
 CategoryOption = Annotated[str, typer.Option(help='What the pictures show, as in a prompt: "magnetic tile".')]
@@ -305,6 +307,29 @@ def data_check(name: Annotated[str, typer.Argument(help="mvtec-ad or visa.")]):
     typer.echo(f"{len(problems)} problems" if problems else "complete and readable")
     if problems:
         raise typer.Exit(1)
+
+
+@cache_app.command("info")
+def cache_info():
+    """How much is kept: embeddings and results of units."""
+    from zsadlib import benchmark, store
+
+    taken, number = store.size()
+    units = len(list(benchmark.UNITS.rglob("*.json")))
+    typer.echo(f"{number} embeddings, {taken / 1e9:.2f} of {store.GIGABYTES:g} GB, in {store.FOLDER}")
+    typer.echo(f"{units} results of units in {benchmark.UNITS}")
+
+
+@cache_app.command("clear")
+def cache_clear():
+    """Remove everything that is kept; the next run computes it again."""
+    import shutil
+
+    from zsadlib import benchmark, store
+
+    for folder in (store.FOLDER, benchmark.UNITS):
+        shutil.rmtree(folder, ignore_errors=True)
+    typer.echo("nothing is kept any more")
 
 
 @prompts_app.command("record")

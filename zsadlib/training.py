@@ -24,10 +24,9 @@ from scipy.ndimage import gaussian_filter
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from zsadlib import captions, embedded, miniad
-from zsadlib.aligner import Aligner
+from zsadlib import benchmark, captions, embedded, miniad
 from zsadlib.backbones import load_backbone, window_indices
-from zsadlib.benchmark import EMBEDDED_ALIGNER, batches
+from zsadlib.benchmark import EMBEDDED_ALIGNER
 from zsadlib.datasets import load_miniad
 from zsadlib.files import replacing, sha256
 from zsadlib.miniad.anything import DESIGNS
@@ -407,7 +406,7 @@ def fit_aligner(out=EMBEDDED_ALIGNER):
     load_backbone.cache_clear()  # the weights may have changed
     backbone = load_backbone()
     paths = [sample.path for category in load_miniad("development") for sample in category.test]
-    aligner = Aligner.fit(backbone, tqdm(batches(backbone, paths, 16), "aligner", -(-len(paths) // 16)), window)
+    aligner = benchmark.fit_aligner(backbone, paths, window)
     aligner.save(
         out, fitted_on="MiniAD development, unlabelled", window=window, weights_sha256=sha256(embedded.WEIGHTS)
     )

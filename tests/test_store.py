@@ -1,0 +1,106 @@
+"""Embeddings that are kept: equal, complete, bounded, and safe for two processes."""
+
+import os
+import shutil
+import subprocess
+import sys
+
+import pytest
+import torch
+from typer.testing import CliRunner
+
+from zsadlib import benchmark, cli, datasets, store
+from zsadlib.backbones import Encoded
+
+
+@pytest.fixture
+def folder(monkeypatch, tmp_path):
+    monkeypatch.setattr(store, "FOLDER", tmp_path / "store")
+    return store.FOLDER
+
+
+@pytest.fixture
+def paths(tiny_category):
+    return [s.path for s in datasets.read_category(tiny_category).test][:5]
+
+
+def same(a, b, tolerance=1e-5):
+    tensors = [[e.image, e.patches, *e.windows.values(), *e.layers.values()] for e in (a, b)]
+    return len(tensors[0]) == len(tensors[1]) and all(
+        x.shape == y.shape and torch.allclose(x, y, atol=tolerance) for x, y in zip(*tensors, strict=True)
+    )
+
+
+def test_what_is_kept_is_what_was_computed_and_is_not_computed_again(folder, paths, backbone, monkeypatch):
+    direct = Encoded.join(backbone.encode(b, (2,), (1,)) for b in benchmark.batches(backbone, paths, 2))
+    first = store.encode(backbone, paths, 2, (2,), (1,))
+    assert same(direct, first)
+    monkeypatch.setattr(type(backbone), "encode", None)
+    assert same(store.encode(backbone, paths, 4, (2,), (1,)), first, 0)
+    assert same(store.encode(backbone, paths[::-1])[[4, 3, 2, 1, 0]], Encoded(first.image, first.patches), 0)
+
+
+def test_only_what_is_missing_is_computed(folder, paths, backbone, monkeypatch):
+    store.encode(backbone, paths)
+    original, asked = type(backbone).encode, []
+
+    def watched(self, batch, window_sizes=(), layers=()):
+        asked.append((len(batch), tuple(window_sizes), tuple(layers)))
+        return original(self, batch, window_sizes, layers)
+
+    monkeypatch.setattr(type(backbone), "encode", watched)
+    store.encode(backbone, paths, 16, (2,))
+    assert asked == [(5, (2,), ())]
+    victim = next(folder.rglob("*.safetensors"))
+    victim.write_bytes(victim.read_bytes()[:50])  # cut short, as by a full disk
+    asked.clear()
+    store.encode(backbone, paths, 16, (2,))
+    assert [number for number, *_ in asked] == [1]
+    store.encode(backbone, paths, 16, (2,))
+    assert len(asked) == 1
+
+
+def test_other_bytes_or_other_weights_are_another_embedding(folder, paths, backbone, tmp_path, monkeypatch):
+    copy = tmp_path / "copy.png"
+    shutil.copy(paths[0], copy)
+    before = store.encode(backbone, [copy]).image
+    count = store.size()[1]
+    assert store.encode(backbone, paths[:1]).image.equal(before) and store.size()[1] == count  # same bytes elsewhere
+    shutil.copy(paths[-1], copy)
+    os.utime(copy, (1, 1))
+    assert not store.encode(backbone, [copy]).image.equal(before)
+    monkeypatch.setitem(backbone.__dict__, "fingerprint", "other weights")
+    store.encode(backbone, paths[:1])
+    assert store.size()[1] == count + 2
+
+
+def test_the_least_recently_used_go_first(folder, paths, backbone):
+    store.encode(backbone, paths)
+    files = sorted(folder.rglob("*.safetensors"))
+    for age, file in enumerate(files):
+        os.utime(file, (1000 - age, 1000 - age))
+    store.trim(2.5 * files[0].stat().st_size / 1e9)
+    assert sorted(folder.rglob("*.safetensors")) == files[:2]
+    store.encode(backbone, paths)
+    assert store.size()[1] == 5
+
+
+def test_two_processes_share_the_folder(folder, paths, backbone, tmp_path):
+    code = (
+        "import sys, pathlib; from zsadlib import store, backbones; store.FOLDER = pathlib.Path(sys.argv[1]);"
+        "print(store.encode(backbones.load_backbone(), [pathlib.Path(p) for p in sys.argv[2:]], 1, (2,)).image.sum().item())"
+    )
+    command = [sys.executable, "-c", code, str(folder), *map(str, paths)]
+    runs = [subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) for _ in range(2)]
+    sums = [float(run.communicate(timeout=300)[0]) for run in runs]
+    assert [run.returncode for run in runs] == [0, 0] and sums[0] == pytest.approx(sums[1], abs=1e-4)
+    assert store.size()[1] == 2 * len(paths) and not list(folder.rglob(".*-*"))
+
+
+def test_the_cache_is_told_and_cleared(folder, paths, backbone, monkeypatch, tmp_path):
+    monkeypatch.setattr(benchmark, "UNITS", tmp_path / "units")
+    store.encode(backbone, paths)
+    run = CliRunner().invoke
+    assert "5 embeddings" in run(cli.app, ["cache", "info"]).output
+    assert run(cli.app, ["cache", "clear"]).exit_code == 0 and not folder.exists()
+    assert "0 embeddings" in run(cli.app, ["cache", "info"]).output
