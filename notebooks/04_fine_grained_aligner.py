@@ -129,8 +129,8 @@ plots.save(figure, results, "aligner_maps")
 # %%
 def measure(split, data, ways):
     collected, truth = {way: [] for way in ways}, benchmark.masks_of(data, settings.map_size)
-    whole, done = benchmark.encode_category(backbone, data, 16, everything), 0
-    for batch in benchmark.batches(backbone, [s.path for s in data.test], settings.batch_size):
+    whole, done = benchmark.encode_category(backbone, data, everything), 0
+    for batch in benchmark.batches(backbone, [s.path for s in data.test]):
         encoded, done = whole[done : done + len(batch)], done + len(batch)
         text = scoring.adapt(encoded.image, static[data.noun])
         for way in ways:
@@ -163,7 +163,7 @@ study.save_table(quality.drop(columns=[c for c in quality if c.startswith("draws
 # plain forward pass, medians of five. Only the multiple means something elsewhere.
 
 # %%
-batch = next(benchmark.batches(backbone, sample, 8))
+batch = next(benchmark.batches(backbone, sample))[:8]
 text = [t[:1].expand(len(batch), -1) for t in scoring.adapt(backbone.encode(batch).image, static[category])]
 runs = {
     way: lambda w=way: patch_scores(w, batch, backbone.encode(batch, needs.get(w, ())), text)

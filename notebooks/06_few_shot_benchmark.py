@@ -59,7 +59,7 @@ print(f"{len(few)} values of {len(benchmark.few_shot(settings))} units on {len(c
 # (PatchCore's is on its own WideResNet-50).
 
 # %%
-means = published.beside(benchmark.summary(table), settings)
+means = published.beside(benchmark.summary(table), settings, whole=not limit)
 published.save(means, results, "few_shot_means")
 published.coloured(means)
 

@@ -164,10 +164,10 @@ plots.save(figure, results, "ablation_stack")
 # %%
 rows, channels = [], slice(sum(embedded.LEVELS), None)
 for c in test if backbone.name == embedded.NAME else []:
-    batches = benchmark.batches(backbone, [s.path for s in c.test], settings.batch_size)
+    batches = benchmark.batches(backbone, [s.path for s in c.test])
     stem = backbone.visual.trunk.patch_embed.backbone
-    batches = (batch.to(memory_format=torch.channels_last) for batch in batches)
-    odd = np.concatenate([stem.pretrained(batch)[:, channels].mean(1).flatten(1) for batch in batches])
+    batches = (batch.to(backbone.device, memory_format=torch.channels_last) for batch in batches)
+    odd = np.concatenate([stem.pretrained(batch)[:, channels].mean(1).flatten(1).cpu() for batch in batches])
     maps = aligner.to_map(torch.from_numpy(odd), settings.map_size).numpy()
     found_image = metrics.image_metrics(c.labels, odd.max(1))["image_auroc"]
     rows.append({"category": c.name, "image_auroc": found_image} | metrics.pixel_metrics(truth[c], maps))
@@ -271,10 +271,10 @@ print(
 )
 
 # %% [markdown]
-# The aligner carries the maps. For the image verdict the stack adds nothing on the test categories: what the small LLM's
-# sentences cost, contextual scoring gives back, and its interval includes zero. On these pictures static phrases do as well
-# (they are the embedded model's mother tongue; notebook 3). Past a few dozen images more do not help the fit of the
-# aligner: a subset did slightly better than all of them.
+# In the committed run of `mini` the aligner carries the maps. For the image verdict the stack adds nothing on the test
+# categories: what the small LLM's sentences cost, contextual scoring gives back, and its interval includes zero. On these
+# pictures static phrases do as well (they are the embedded model's mother tongue; notebook 3). Past a few dozen images more
+# do not help the fit of the aligner: a subset did slightly better than all of them.
 #
 # ## Exercises
 #

@@ -139,7 +139,12 @@ def test_check_names_what_is_missing_and_what_is_broken(official, tmp_path):
     source, folder, _ = official["visa"]
     broken = shutil.copytree(folder, tmp_path / "visa")
     (broken / "pcb1/Data/Images/Normal/0003.JPG").unlink()
-    assert any("0003.JPG, which is missing" in p for p in sources.check(source, broken, n_jobs=1)[1])
+    table, problems = sources.check(source, broken, n_jobs=1)
+    assert any("0003.JPG, which is missing" in p for p in problems)
+    assert table.set_index("category")["test good"].to_dict() == {
+        "candle": 3,
+        "pcb1": 0,
+    }  # the others are still counted
     with pytest.raises(ValueError, match="does not exist"):
         sources.check(source, tmp_path / "nowhere")
 
@@ -193,7 +198,7 @@ def test_a_download_that_broke_off_goes_on_where_it_was(ranges, mirror, official
     source = with_(source, mirrors=(address,))
     with pytest.raises(ValueError, match="--path FILE"):
         sources.download(source, tmp_path)
-    kept = (tmp_path / f"{source.archive}.part").stat().st_size
+    kept = (tmp_path / f"{source.archive}.0.part").stat().st_size
     assert 0 < kept < len(handler.payload)
     assert sha256(sources.download(source, tmp_path)) == source.sha256
     assert handler.asked == [0, kept if ranges else 0] and [p.name for p in tmp_path.iterdir()] == [source.archive]
@@ -206,6 +211,20 @@ def test_the_next_mirror_is_asked_when_one_lies_and_nothing_wrong_is_kept(mirror
     with pytest.raises(ValueError, match="sent a file with sha256.*127.0.0.1:9/nothing: ConnectionError"):
         sources.download(with_(source, mirrors=(address, *source.mirrors)), tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_mirror_that_lies_does_not_spoil_what_another_gave(mirror, official, tmp_path):
+    address, handler = mirror
+    source, _, archive = official["visa"]
+    begun = tmp_path / f"{source.archive}.0.part"
+    begun.write_bytes(archive.read_bytes()[:5000])
+    handler.payload, handler.asked[:], handler.ranges = b"<html>gone</html>", [0], False
+    with pytest.raises(ValueError, match="ConnectionError.*sent a file"):
+        sources.download(with_(source, mirrors=(*source.mirrors, address)), tmp_path)
+    assert begun.stat().st_size == 5000
+    handler.payload, handler.ranges = archive.read_bytes(), True
+    assert sha256(sources.download(with_(source, mirrors=(address,)), tmp_path)) == source.sha256
+    assert handler.asked[-1] == 5000 and [p.name for p in tmp_path.iterdir()] == [source.archive]
 
 
 def test_a_full_disk_is_said_before_it_is_full(official, tmp_path, monkeypatch):

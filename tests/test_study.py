@@ -89,8 +89,11 @@ def test_a_dry_run_is_marked_and_stays_out_of_results(tmp_path, monkeypatch):
     )
     record = json.loads((out / "manifest.json").read_text())
     assert record["random_weights"] is True and record["profile"]["dry_run"] is True and (out / "DRY-RUN").is_file()
-    for table in out.glob("*.csv"):
-        assert set(pd.read_csv(table).dry_run) == {"random weights"}, table
+    tables = [*out.glob("*.csv"), *out.glob("tables/*.csv"), *out.glob("tables/*.tex")]
+    assert len(tables) > 6 and all("random weights" in table.read_text() for table in tables)
+    dry = study.dry_run_profile(plan, tmp_path)
+    scored = run_cli(cli.app, ["score", str(tmp_path), "--category", "x", "--out", "o.csv", "--profile", str(dry)])
+    assert scored.exit_code == 2
     refused = run_cli(cli.app, [*arguments, "--results", str(ROOT / "results" / "small")])
     assert (
         refused.exit_code == 2 and "cannot write into" in refused.output and not (ROOT / "results" / "small").exists()

@@ -6,9 +6,12 @@ takes them to the shared one); a *window embedding* is the image embedding of a 
 """
 
 import hashlib
+import importlib.metadata
+import json
 import logging
 from dataclasses import dataclass, field
 from functools import cache, cached_property
+from pathlib import Path
 
 import open_clip
 import torch
@@ -16,7 +19,7 @@ import transformers
 from torch.nn import functional as F
 
 from zsadlib import embedded
-from zsadlib.files import CACHE
+from zsadlib.files import CACHE, sha256
 
 
 @dataclass(frozen=True)
@@ -64,7 +67,10 @@ class Backbone:
         name, pretrained: what was asked of open_clip. random: True where the weights are random (dry runs only).
         image_size: input side in pixels. grid: patches per side. dim: size of the shared space. width: of the trunk.
         precision: of the vision tower, "float32" (the reference) or a faster one that the processor or GPU has.
+        batch_size: images at a time, for whoever encodes many.
     """
+
+    batch_size = 16
 
     def __init__(self, model, tokenizer, preprocess, name, pretrained, random, device, precision="float32"):
         self.model, self.tokenizer, self._preprocess = (
@@ -120,8 +126,16 @@ class Backbone:
 
     @cached_property
     def fingerprint(self):
-        """sha256 of the weights, the precision and the preprocessing: what an embedding depends on beside its image."""
-        digest = hashlib.sha256(f"{self.precision} {self.visual.preprocess_cfg}".encode())
+        """sha256 of all that an embedding depends on beside its image: weights, architecture, preprocessing, precision,
+        device, the sources of this package that images pass through, and the versions of the libraries."""
+        here, libraries = Path(__file__).parent, ("torch", "open_clip_torch", "timm", "pillow")
+        about = {
+            "model": open_clip.get_model_config(self.name), "preprocessing": self.visual.preprocess_cfg,
+            "precision": self.precision, "device": self.device.type,
+            "sources": [sha256(here / name) for name in ("backbones.py", "datasets.py", "embedded.py")],
+            "versions": [importlib.metadata.version(library) for library in libraries],
+        }  # fmt: skip
+        digest = hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode())
         for name, tensor in sorted(self.model.state_dict().items()):
             digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
         return digest.hexdigest()
@@ -236,13 +250,24 @@ def _check_tag(name, tag):
 
 
 def _check_preprocessing(model, name, tag):
-    """ValueError unless images are prepared as the weights of a known tag were trained (the size may differ: see below)."""
+    """ValueError unless images are prepared as the weights of a known tag were trained."""
     used, trained = model.visual.preprocess_cfg, open_clip.get_pretrained_cfg(name, tag) or {}
     for key in ("mean", "std"):
         if key in trained and tuple(used[key]) != tuple(trained[key]):
             raise ValueError(
                 f"backbone '{name}' would get images with {key} {tuple(used[key])}; weights '{tag}' need {tuple(trained[key])}"
             )
+
+
+def _weights(name, tag):
+    """What open_clip shall load for a tag: its release file where that names its own sha256, else the tag itself.
+
+    open_clip prefers a copy on a model hub, and for "laion400m_e32" of ViT-B-16-plus-240 it names the copy of epoch 31.
+    """
+    known = open_clip.get_pretrained_cfg(name, tag)
+    if "mlfoundations" in known.get("url", ""):
+        return open_clip.download_pretrained(known, prefer_hf_hub=False), known["mean"], known["std"]
+    return tag, None, None
 
 
 @cache
@@ -253,7 +278,8 @@ def load_backbone(
 
     Args:
         name: "zsad-mini" (the embedded model) or an open_clip ViT such as "ViT-B-16-plus-240".
-        pretrained: "embedded" for the embedded model's own weights, an open_clip tag ("laion400m_e32"), or a weight file.
+        pretrained: "embedded" for the embedded model's own weights, an open_clip tag ("laion400m_e32"), or a weight file (which
+            says nothing of activation and preprocessing, so for a known tag the tag is safer).
         device: "auto" picks a GPU where there is one. allow_random: an empty ``pretrained`` is allowed, for dry runs.
         image_size: side in pixels; None takes the model's. Another one than the weights' interpolates their positional
             embedding. precision: of the vision tower.
@@ -283,25 +309,29 @@ def load_backbone(
     tag = pretrained if not own and pretrained in open_clip.list_pretrained_tags_by_model(name) else None
     if tag:
         _check_tag(name, tag)
-    middle = (0.5, 0.5, 0.5) if name == embedded.NAME else None  # None: as the weights were trained
-    verbosity = transformers.logging.get_verbosity()
+    verbosity, random_state = transformers.logging.get_verbosity(), torch.get_rng_state()
     try:
         logging.disable(logging.WARNING)  # both libraries report tensors that load_weights checks below
         transformers.logging.set_verbosity_error()
+        weights, mean, std = _weights(name, tag) if tag else (None if own else pretrained or None, None, None)
+        if name == embedded.NAME:
+            mean = std = (0.5, 0.5, 0.5)
+        torch.manual_seed(0)  # where weights are random, they are the same in every kernel
         model, _, preprocess = open_clip.create_model_and_transforms(
             name,
-            pretrained=None if own or not pretrained else str(pretrained),
+            pretrained=weights and str(weights),
             force_image_size=None if name == embedded.NAME else image_size,
             image_resize_mode="squash",
             image_interpolation="bicubic",
-            image_mean=middle,
-            image_std=middle,
+            image_mean=mean,
+            image_std=std,
         )
     except Exception as error:  # what a hub or a damaged file raises is not ours to list
         raise ValueError(f"cannot load backbone '{name}' with weights '{pretrained}': {error}") from error
     finally:
         logging.disable(logging.NOTSET)
         transformers.logging.set_verbosity(verbosity)
+        torch.set_rng_state(random_state)
     if tag:
         _check_preprocessing(model, name, tag)
     if own:

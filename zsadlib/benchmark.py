@@ -4,7 +4,7 @@ import hashlib
 import json
 import time
 from collections import defaultdict
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 
@@ -13,7 +13,7 @@ import pandas as pd
 from tqdm.auto import tqdm
 
 from zsadlib import detectors, store
-from zsadlib.aligner import Aligner, to_map
+from zsadlib.aligner import RIDGE, Aligner, to_map
 from zsadlib.backbones import Encoded, load_backbone
 from zsadlib.datasets import load_image, load_mask, load_split
 from zsadlib.embedded import NAME, WEIGHTS
@@ -26,36 +26,47 @@ EMBEDDED_ALIGNER = WEIGHTS.with_name(f"{NAME}-aligner.safetensors")
 UNITS = CACHE / "units"
 
 
-def batches(backbone, paths, batch_size):
-    """Preprocessed images (up to ``batch_size``, 3, size, size) of the files, in order."""
-    for start in range(0, len(paths), batch_size):
-        yield backbone.preprocess([load_image(p) for p in paths[start : start + batch_size]])
+def batches(backbone, paths):
+    """Preprocessed images (up to ``backbone.batch_size``, 3, size, size) of the files, in order."""
+    for start in range(0, len(paths), backbone.batch_size):
+        yield backbone.preprocess([load_image(p) for p in paths[start : start + backbone.batch_size]])
 
 
 def profile_backbone(profile):
     """The backbone that a profile names."""
-    return load_backbone(
+    backbone = load_backbone(
         profile.backbone, profile.pretrained, profile.device, profile.dry_run, profile.image_size, profile.precision
     )
+    backbone.batch_size = profile.batch_size
+    return backbone
 
 
 @cache
 def profile_aligner(profile, backbone):
-    """The aligner of a profile: the committed one where it fits, else fitted on unlabelled development images."""
+    """The aligner of a profile: the committed one where it fits, else fitted on unlabelled development images, and kept."""
     if profile.backbone == NAME and profile.pretrained == "embedded":
         aligner = Aligner.load(EMBEDDED_ALIGNER)
         if aligner.about["window"] == profile.aligner_window and aligner.about["weights_sha256"] == sha256(WEIGHTS):
             return aligner
     step = 50 if profile.dry_run else 4
     paths = [sample.path for c in load_split(profile.development) for sample in c.test[::step]]
-    return fit_aligner(backbone, paths, profile.aligner_window)
+    about = [backbone.fingerprint, profile.aligner_window, RIDGE, *map(store.digest, paths)]
+    kept = CACHE / "aligners" / f"{_hash(about)}.safetensors"
+    if not kept.is_file():
+        fit_aligner(backbone, paths, profile.aligner_window).save(kept, window=profile.aligner_window)
+    return Aligner.load(kept)
 
 
-def fit_aligner(backbone, paths, k, batch_size=16, **options):
+def fit_aligner(backbone, paths, k, **options):
     """``Aligner.fit`` on image files."""
-    parts = [paths[start : start + batch_size] for start in range(0, len(paths), batch_size)]
-    encoded = (store.encode(backbone, part, batch_size, (k,)) for part in tqdm(parts, "aligner", leave=False))
+    size = backbone.batch_size
+    parts = [paths[start : start + size] for start in range(0, len(paths), size)]
+    encoded = (store.encode(backbone, part, (k,)) for part in tqdm(parts, "aligner", leave=False))
     return Aligner.fit(backbone, encoded, k, **options)
+
+
+def _hash(about):
+    return hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
 
 
 def build_detector(method, profile, backbone, aligner=None):
@@ -109,14 +120,14 @@ def masks_of(category, size):
     return np.stack([load_mask(s, size) for s in category.test])
 
 
-def encode_category(backbone, category, batch_size=16, window_sizes=(), layers=()):
-    """``Encoded`` of all test images of a category, in order: for studies that score the same images many times."""
-    return store.encode(backbone, [s.path for s in category.test], batch_size, window_sizes, layers)
+def encode_category(backbone, category, window_sizes=(), layers=()):
+    """``Encoded`` of all test images of a category, in order."""
+    return store.encode(backbone, [s.path for s in category.test], window_sizes, layers)
 
 
-def predict_category(detector, category, batch_size=16):
+def predict_category(detector, category):
     """Scores (n,) float64 and maps (n, size, size) float32 of a category's test images, in order."""
-    encoded = encode_category(detector.backbone, category, batch_size, detector.window_sizes, detector.layers)
+    encoded = encode_category(detector.backbone, category, detector.window_sizes, detector.layers)
     scores, patches = detector.score(encoded)
     return scores.double().numpy(), to_map(patches, detector.map_size).numpy()
 
@@ -136,20 +147,17 @@ def measure(category, scores, patches, masks=None, weights=None):
 @cache
 def _code():
     """Hash of the sources that a score or a metric passes through: a changed line makes every kept unit void."""
-    here, names = (
-        Path(__file__).parent,
-        ("aligner", "backbones", "datasets", "embedded", "metrics", "prompts", "scoring"),
+    here = Path(__file__).parent
+    names = ("aligner", "benchmark", "metrics", "prompts", "scoring", "store")  # the others are in the fingerprint
+    return _hash(
+        [sha256(path) for path in [*(here / f"{n}.py" for n in names), *sorted((here / "detectors").glob("*.py"))]]
     )
-    files = [Path(__file__), *(here / f"{name}.py" for name in names), *sorted((here / "detectors").glob("*.py"))]
-    return hashlib.sha256("".join(map(sha256, files)).encode()).hexdigest()
 
 
-@cache
 def _pictures(category):
-    """Hash of a category's files: contents, kinds and order."""
-    lines = [sha256(path) for path in category.train]
-    lines += [f"{s.kind} {sha256(s.path)} {s.mask_path and sha256(s.mask_path)}" for s in category.test]
-    return hashlib.sha256("\n".join(map(str, lines)).encode()).hexdigest()
+    """A category's files: contents, kinds and order."""
+    test = [(s.kind, store.digest(s.path), s.mask_path and store.digest(s.mask_path)) for s in category.test]
+    return [[store.digest(path) for path in category.train], test]
 
 
 def unit_file(unit, detector, category):
@@ -159,7 +167,7 @@ def unit_file(unit, detector, category):
         "unit": asdict(unit), "settings": detector.settings(), "map_size": detector.map_size, "noun": category.noun,
         "backbone": detector.backbone.fingerprint, "pictures": _pictures(category), "banks": banks, "code": _code(),
     }  # fmt: skip
-    name = hashlib.sha256(json.dumps(about, sort_keys=True).encode()).hexdigest()
+    name = _hash(about)
     return UNITS / name[:2] / f"{name}.json"
 
 
@@ -171,7 +179,7 @@ def evaluate(profile, backbone, categories, units, built=None):
 
     Args:
         units: such as ``zero_shot(profile)``. built: dict of method -> ``Detector`` for methods that are not the profile's
-            (a class of your own); the others are built by ``build_detector``.
+            (a class of your own); they are run each time. The others are built by ``build_detector``.
 
     Raises:
         ValueError: a category has only one class, or too few training images for the shots.
@@ -179,23 +187,27 @@ def evaluate(profile, backbone, categories, units, built=None):
     for category in categories:
         if len(set(category.labels)) < 2:
             raise ValueError(f"{category.name} has only one class in test/; metrics need good and defective images")
-    built = dict(built or {})
+    own, built = built or {}, dict(built or {})
     for method in dict.fromkeys(unit.method for unit in units):
         if method not in built:
             built[method] = build_detector(method, profile, backbone)
     rows = []
     with tqdm(total=len(units) * len(categories), desc="benchmark", unit="unit") as progress:
         for category in categories:
-            files = {unit: unit_file(unit, built[unit.method], category) for unit in units}
-            missing = [unit for unit, file in files.items() if not file.is_file()]
             progress.set_postfix_str(category.name, refresh=False)
-            progress.update(len(units) - len(missing))
-            for _ in _run(missing, built, category, backbone, profile.batch_size, files):
+            files = {unit: unit_file(unit, built[unit.method], category) for unit in units if unit.method not in own}
+            done = {unit: json.loads(file.read_text())["metrics"] for unit, file in files.items() if file.is_file()}
+            progress.update(len(done))
+            for unit, result in _run([unit for unit in units if unit not in done], built, category, backbone):
+                done[unit] = result["metrics"]
+                if unit in files:
+                    with replacing(files[unit]) as temporary:
+                        temporary.write_text(json.dumps(result))
                 progress.update()
-            for unit, file in files.items():
+            for unit in units:
                 sees = "support images" if unit.shots else built[unit.method].sees
                 key = (unit.method, sees, category.dataset, category.name, unit.shots, unit.seed)
-                rows += [(*key, metric, value) for metric, value in json.loads(file.read_text())["metrics"].items()]
+                rows += [(*key, metric, value) for metric, value in done[unit].items()]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -205,29 +217,32 @@ def _needs(methods):
     return (sorted({k for method in methods for k in getattr(method, name)}) for name in ("window_sizes", "layers"))
 
 
-def _run(units, built, category, backbone, batch_size, files):
-    """Compute units of one category and keep each; yields them as they are done."""
+def _run(units, built, category, backbone):
+    """Compute units of one category: yields each with its result (JSON data) when it is done."""
     if not units:
         return
     sizes, layers = _needs(built[unit.method] for unit in units)
-    encoded = encode_category(backbone, category, batch_size, sizes, layers)
-    masks = masks_of(category, built[units[0].method].map_size) if category.has_masks else None
-    weights = region_weights(masks) if category.has_masks else None
+    encoded = encode_category(backbone, category, sizes, layers)
+    truth = {}
+    for size in {built[unit.method].map_size for unit in units} if category.has_masks else ():
+        masks = masks_of(category, size)
+        truth[size] = masks, region_weights(masks)
     by_draw = defaultdict(list)
     for unit in units:
         by_draw[unit.seed if unit.shots else None].append(unit)
     for seed, drawn in by_draw.items():
         if seed is not None:
             paths = draw_support(category, max(unit.shots for unit in drawn), seed)
-            support = store.encode(backbone, paths, batch_size, sizes, layers)
+            support = store.encode(backbone, paths, sizes, layers)
         for unit in drawn:
             detector = built[unit.method].prepare(category.noun, support[: unit.shots] if unit.shots else None)
             scores, patches = detector.score(encoded)
-            found = {"unit": asdict(unit), "dataset": category.dataset, "category": category.name}
-            found |= {"metrics": measure(category, scores, patches, masks, weights), "scores": scores.tolist()}
-            with replacing(files[unit]) as temporary:
-                temporary.write_text(json.dumps(found))
-            yield unit
+            values = measure(category, scores, patches, *truth.get(detector.map_size, (None, None)))
+            about = {"unit": asdict(unit), "dataset": category.dataset, "category": category.name}
+            yield unit, about | {"metrics": values, "scores": scores.tolist()}
+
+
+SIZES = (1, 4, 8)  # copies of a few images on which the cost of scoring is measured
 
 
 def estimate(profile, backbone, categories, images):
@@ -242,29 +257,32 @@ def estimate(profile, backbone, categories, images):
     units = zero_shot(profile) + few_shot(profile)
     built = {method: build_detector(method, profile, backbone) for method in {unit.method for unit in units}}
     sizes, layers = _needs(built.values())
-    encoding, scoring_, pairs, held = [], dict.fromkeys(built, 0.0), 0.0, 0
+    encoding, held, took = [], 0, defaultdict(lambda: defaultdict(list))
     for category in categories:
         n, began = len(category.test), time.perf_counter()
         paths = [s.path for s in category.test]
-        encoded = Encoded.join(backbone.encode(b, sizes, layers) for b in batches(backbone, paths, profile.batch_size))
+        encoded = Encoded.join(backbone.encode(b, sizes, layers) for b in batches(backbone, paths))
         encoding.append((time.perf_counter() - began) / n)
         tensors = [encoded.image, encoded.patches, *encoded.windows.values(), *encoded.layers.values()]
         held = sum(t.nbytes for t in tensors) / n
         masks = masks_of(category, profile.map_size)
         for method, detector in built.items():
             detector.prepare(category.noun, encoded[:1] if method in profile.few_shot else None)
-            began = time.perf_counter()
-            measure(category, *detector.score(encoded), masks)
-            took = time.perf_counter() - began
-            if detector.sees == "the unlabelled test set":
-                pairs += took / n**2 / len(categories)
-            else:
-                scoring_[method] += took / n / len(categories)
+            for times in SIZES:
+                many = np.tile(np.arange(n), times)
+                labelled = replace(category, test=category.test * times)
+                began = time.perf_counter()
+                measure(labelled, *detector.score(encoded[many]), masks[many])
+                took[method][times * n].append(time.perf_counter() - began)
+    costs = {
+        method: np.polyfit(list(by_n), [np.mean(t) for t in by_n.values()], 2 if method == "musc" else 1)
+        for method, by_n in took.items()
+    }
     rows, pixel = [], 40 * profile.map_size**2  # bytes a pixel of a map costs while it is sorted
     for name, counts in images.items():
         total, support = sum(counts), len(counts) * max(profile.shots, default=0) * profile.draws
-        seconds = np.mean(encoding) * (total + support) + pairs * sum(n**2 for n in counts)
-        seconds += sum(scoring_[unit.method] * total for unit in units)
+        seconds = np.mean(encoding) * (total + support)
+        seconds += sum(max(0.0, np.polyval(costs[unit.method], n)) for unit in units for n in counts)
         gigabytes = max(counts) * (held + pixel) / 1e9
         row = {"set": name, "images": total, "units": len(units) * len(counts)}
         rows.append(row | {"hours": seconds / 3600, "gigabytes": gigabytes})

@@ -93,7 +93,9 @@ def study(
     values = {name: value for name, _, value in pairs}
     if dry_run:
         results = results or CACHE / "dry-run" / Path(profile).stem
-        values = {"limit": "2"} | values
+        chosen = [s for s in chain.notebook_scripts() if not only or s.name.startswith(tuple(only))]
+        if any("limit" in chain.notebook_parameters(script) for script in chosen):
+            values = {"limit": "4"} | values
         asked = load_profile(profile)
         profile = str(chain.dry_run_profile(asked, CACHE / "dry-run"))
     try:
@@ -229,6 +231,8 @@ def with_bank(profile, category, bank):
     from zsadlib.prompts import load_bank
 
     settings = load_profile(profile)
+    if settings.dry_run:
+        raise ValueError(f"profile {profile} is for dry runs: its random weights can score nothing; use another one")
     if bank is not None:
         load_bank(bank, category)
         return settings.model_copy(update={"bank": bank}), ""

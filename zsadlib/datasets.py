@@ -125,8 +125,8 @@ def read_category(folder, name=None, dataset=None):
     return Category(name or folder.name.replace("_", " "), dataset or folder.parent.name, train, tuple(samples))
 
 
-def read_visa(root):
-    """All categories of VisA in its official layout, with the official split (one class: normal images to train on).
+def read_visa(root, only=None):
+    """The categories of VisA (or ``only`` one) in its official layout and split (one class: normal images to train on).
 
     Raises:
         FileNotFoundError: there is no list, or a file that it names is missing.
@@ -136,6 +136,8 @@ def read_visa(root):
     if not listed.is_file():
         raise FileNotFoundError(f"{root} is not VisA in its official layout: {listed} is missing")
     table = pd.read_csv(listed, dtype=str, keep_default_na=False)
+    if only is not None:
+        table = table[table.object == only]
     for path in [*table["image"], *table["mask"][table["mask"] != ""]]:
         if not (root / path).is_file():
             raise FileNotFoundError(f"{listed} names {path}, which is missing")

@@ -5,6 +5,7 @@ from functools import cache
 import pandas as pd
 
 from zsadlib.files import ROOT, replacing
+from zsadlib.plots import DRY_RUN
 
 FILE = ROOT / "data" / "published-results.csv"
 NAMES = {
@@ -37,15 +38,18 @@ def lookup(method, shots, dataset, metric, backbone, image_size):
     return float(found.value.iloc[0]) if len(found) else float("nan")
 
 
-def beside(summary, profile):
+def beside(summary, profile, whole=True):
     """A summary (``benchmark.summary``) with, for each metric, the published value and our difference to it, in points.
+
+    ``whole`` is False where only some images were scored: then nothing published can be compared.
 
     Returns:
         columns (metric, "ours" | "published" | "difference").
     """
     parts = {}
     for metric in summary.columns:
-        theirs = [lookup(m, shots, d, metric, profile.backbone, profile.image_size) for d, m, _, shots in summary.index]
+        key = (metric, profile.backbone, profile.image_size) if whole and not profile.dry_run else (None, None, 0)
+        theirs = [lookup(method, shots, dataset, *key) for dataset, method, _, shots in summary.index]
         theirs = pd.Series(theirs, summary.index)
         parts[metric] = pd.DataFrame(
             {"ours": summary[metric], "published": theirs, "difference": summary[metric] - theirs}
@@ -62,7 +66,8 @@ def coloured(table, limit=10):
 
 def save(table, folder, name):
     """Write a table of per cent values for a paper: ``tables/<name>.csv`` and ``tables/<name>.tex``, one digit, – = missing."""
-    folder = folder / "tables"
+    mark = (folder / DRY_RUN).is_file()
+    table, folder = table.assign(dry_run="random weights") if mark else table, folder / "tables"
     with replacing(folder / f"{name}.csv") as temporary:
         table.to_csv(temporary, float_format="%.1f")
     with replacing(folder / f"{name}.tex") as temporary:

@@ -176,11 +176,14 @@ def download(source, folder):
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
-    target, part = folder / source.archive, folder / f"{source.archive}.part"
+    target = folder / source.archive
     if target.is_file() and sha256(target) == source.sha256:
         return target
     answers = []
-    for mirror in source.mirrors:
+    for number, mirror in enumerate(source.mirrors):
+        part = (
+            folder / f"{source.archive}.{number}.part"
+        )  # each mirror its own: one that lies spoils nothing of another's
         try:
             _receive(mirror, part)
         except requests.RequestException as error:
@@ -188,6 +191,8 @@ def download(source, folder):
             continue
         if (found := sha256(part)) == source.sha256:
             os.replace(part, target)
+            for other in folder.glob(f"{source.archive}.*.part"):
+                other.unlink()
             return target
         part.unlink()
         answers.append(f"{mirror}: sent a file with sha256 {found}")
@@ -263,19 +268,17 @@ def check(source, folder, n_jobs=-1):
     folder = Path(folder)
     if not folder.is_dir():
         raise ValueError(f"{folder} does not exist; get it with: zsad data fetch {source.name} --accept-licence")
-    root, problems, categories = find_root(folder, source), [], {}
-    try:
-        if source.name == "visa":
-            categories = {c.name.replace(" ", "_"): c for c in read_visa(root)}
-    except FileNotFoundError as error:
-        problems.append(str(error))
+    root, problems = find_root(folder, source), []
     rows, files = [], []
     for name, expected in source.counts.items():
+        category = None
         try:
-            category = categories.get(name) if source.name == "visa" else read_category(root / name)
+            if source.name == "visa":
+                category = next(iter(read_visa(root, name)), None)
+            else:
+                category = read_category(root / name)
         except FileNotFoundError as error:
             problems.append(str(error))
-            category = None
         if category is None:
             found = (0, 0, 0)
         else:

@@ -3,7 +3,8 @@
     detector = Alfa(backbone, aligner, banks=["strong"]).prepare("screw")
     image_scores, anomaly_maps = detector.predict(backbone.preprocess(images))
 
-Image scores (batch,) and maps (batch, map_size, map_size) are in [0, 1], higher = more abnormal.
+Image scores (batch,) and maps (batch, map_size, map_size): higher = more abnormal; in [0, 1] but for the maps of ``MuSc``,
+which are distances in [0, 2].
 """
 
 from zsadlib.detectors.alfa import Alfa

@@ -62,8 +62,8 @@ class Memory:
 
     def __call__(self, features):
         """(batch, places, dim) -> (batch, places): min (1 - cosine) / 2 over the memory."""
-        nearest = (F.normalize(features, dim=-1) @ self.features.T).amax(-1)
-        return (1 - nearest.clamp_max(1)) / 2
+        nearest = [(F.normalize(one, dim=-1) @ self.features.T).amax(-1) for one in features]  # one by one: memory
+        return (1 - torch.stack(nearest).clamp_max(1)) / 2
 
 
 def harmonic(parts):

@@ -1,6 +1,8 @@
 """MuSc (Li et al., ICLR 2024): every image of an unlabelled test set is judged by all the others. No words, no training.
 
-*Transductive*: a score depends on which other images are in the folder, so its rows are marked in every table.
+*Transductive*: a score depends on which other images are in the folder, so its rows are marked in every table. The authors
+rescore with 1, 2 and 3 neighbours on MVTec AD and with 1, 8 and 9 on VisA; here it is 1, 2 and 3 everywhere, because nothing is
+chosen on a test set.
 """
 
 import torch
@@ -61,7 +63,7 @@ def rescore(scores, image, neighbours=RESCORING):
 
 
 class MuSc(Detector):
-    """MuSc on any backbone. ``score`` must be given a whole test set: its images judge one another.
+    """MuSc on any backbone. ``score`` must be given a whole test set: its images judge one another. Patch scores are distances.
 
     Args:
         layers: blocks whose patch tokens are compared, counted from 1.
@@ -82,6 +84,9 @@ class MuSc(Detector):
         return self
 
     def score(self, encoded):
-        parts = [mutual_scores(local_aggregation(encoded.layers[i], r)) for i in self.layers for r in NEIGHBOURHOODS]
-        patches = torch.stack(parts).mean(0)
+        patches = 0
+        for layer in self.layers:
+            tokens = encoded.layers[layer].to(self.backbone.device)
+            patches = patches + sum(mutual_scores(local_aggregation(tokens, r)).cpu() for r in NEIGHBOURHOODS)
+        patches = patches / (len(self.layers) * len(NEIGHBOURHOODS))
         return rescore(patches.amax(1), encoded.image), patches
