@@ -237,6 +237,7 @@ def test_a_photograph_that_goes_away_before_it_is_explained_keeps_its_score(tmp_
     assert run_cli(cli.app, arguments).exit_code == 1 and pd.read_csv(out).image_score.notna().all()
     (line,) = map(json.loads, reasons.read_text().splitlines())
     assert line["reasons"] == [] and "does not exist" in line["error"] and line["image_score"] is not None
+    assert "does not exist" in pd.read_csv(out).error[0]  # the exit code 1 is explained in the table too
 
 
 def test_heat_maps_of_an_earlier_run_are_not_scored(tmp_path):

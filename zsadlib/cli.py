@@ -1,7 +1,7 @@
-"""The command line: ``zsad study``, ``zsad score``, ``zsad evaluate``, ``zsad prompts``.
+"""The command line: ``zsad study|score|evaluate``, ``zsad data``, ``zsad prompts``, ``zsad cache``.
 
-Exit codes: 0 all went well, 1 some input failed (its row says why), 2 the call
-or a folder's layout was wrong (nothing was written).
+Exit codes: 0 all went well, 1 some input failed (its row says why), 2 the call or a folder's layout was wrong (nothing was
+written).
 """
 
 import functools
@@ -135,7 +135,6 @@ def score(
     """Score your own images: one row each; a file that cannot be read gets its error in its row, and exit code 1."""
     import json
 
-    import pandas as pd
     from tqdm.auto import tqdm
 
     from zsadlib import benchmark, plots, verdict
@@ -175,8 +174,7 @@ def score(
         for row in rows:
             if row["image_score"] is not None:
                 row["verdict"] = "abnormal" if row["image_score"] >= threshold else "normal"
-        with replacing(out) as temporary:
-            pd.DataFrame(rows, columns=["path", "image_score", "verdict", "error"]).to_csv(temporary, index=False)
+        write_rows(rows, out)
     if explain is not None:
         with replacing(explain) as temporary, open(temporary, "w", encoding="utf-8") as file:
             for path, row in zip(files, tqdm(rows, "explaining", unit="image"), strict=True):
@@ -189,10 +187,21 @@ def score(
                     except ValueError as error:  # it went away meanwhile; its score stands
                         row["error"] = str(error)
                 file.write(json.dumps(row | {"threshold": round(threshold, 6), "reasons": reasons}) + "\n")
+        write_rows(rows, out)  # an image may have gone away since
     failed = sum(bool(r["error"]) for r in rows)
     typer.echo(f"{len(rows) - failed} images scored (abnormal from {threshold:.3f}), {failed} failed; see {out}")
     if failed:
         raise typer.Exit(1)
+
+
+def write_rows(rows, out):
+    """The CSV of ``zsad score``."""
+    import pandas as pd
+
+    from zsadlib.files import replacing
+
+    with replacing(out) as temporary:
+        pd.DataFrame(rows, columns=["path", "image_score", "verdict", "error"]).to_csv(temporary, index=False)
 
 
 def check_outputs(*files):
