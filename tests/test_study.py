@@ -136,7 +136,9 @@ def test_an_unknown_category_says_what_to_do_and_replay_needs_no_key(tmp_path, m
 
 def test_a_notebook_run_by_hand_never_writes_over_the_results(monkeypatch, tmp_path):
     monkeypatch.delenv("ZSAD_RESULTS_FOLDER", raising=False)
-    for profile in ("mini", str(tmp_path / "mine.json")):
+    own = tmp_path / "mine.json"
+    own.write_text((profiles.FOLDER / "mini.json").read_text())
+    for profile in ("mini", str(own)):
         folder = study.results_folder(profile)
         assert folder.name in ("mini", "mine") and study.RESULTS not in folder.parents and folder.suffix == ""
     monkeypatch.setenv("ZSAD_RESULTS_FOLDER", str(tmp_path))

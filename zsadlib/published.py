@@ -48,9 +48,9 @@ def beside(summary, profile, whole=True):
     """
     parts = {}
     for metric in summary.columns:
-        key = (metric, profile.backbone, profile.image_size) if whole and not profile.dry_run else (None, None, 0)
-        theirs = [lookup(method, shots, dataset, *key) for dataset, method, _, shots in summary.index]
-        theirs = pd.Series(theirs, summary.index)
+        model = profile.backbone, profile.image_size
+        theirs = [lookup(method, shots, dataset, metric, *model) for dataset, method, _, shots in summary.index]
+        theirs = pd.Series(theirs if whole and not profile.dry_run else float("nan"), summary.index)
         parts[metric] = pd.DataFrame(
             {"ours": summary[metric], "published": theirs, "difference": summary[metric] - theirs}
         )
