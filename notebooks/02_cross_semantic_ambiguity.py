@@ -46,8 +46,8 @@ figure = plots.semantic_space(ensemble, title=f"{category}, prompts of {llm}")
 plots.save(figure, results, "semantic_space")
 
 # %% [markdown]
-# Which prompts are they? The ones at the top of this table are furthest on the wrong side, or have an almost identical twin
-# on the other side.
+# Which prompts are they? The ones at the top of this table are furthest on the wrong side, or nearest to it; `reason`
+# names the closest sentence of the other side, however far that is.
 
 # %%
 table = ambiguity.prompt_table(ensemble)

@@ -190,8 +190,9 @@ plots.save(plots.differences(hurt, "image AUROC against mean (points)"), results
 # %% [markdown]
 # ## What we learn
 #
-# A caution first: the embedded model was trained with captions of this project's own, WinCLIP's static phrases among them.
-# Static prompts are its mother tongue; an LLM's sentences are new to it. What each reading does, on the development categories:
+# A caution first: the embedded model was trained with captions of this project's own, WinCLIP's static phrases among
+# them. It has read static prompts before; an LLM's sentences are new to it. What each reading does, on the development
+# categories:
 
 # %%
 means = development.pivot(index="bank", columns="reading", values="image_auroc").mul(100)
@@ -215,13 +216,15 @@ told = pd.concat([told, on_test[on_test.step.str.endswith((f"+ {settings.reading
 print("\n".join(sentence(row) for row in told.itertuples()))
 
 # %% [markdown]
-# So each image *can* choose the sentences that fit it, and in this study little depends on it. Where prompts cost something
-# (the small LLM's), a reading gives back a part of what was lost; where they cost nothing (static, strong) `salience` gains
-# nothing or hurts, and the literal `overlap` hurts wherever prompts are varied. `typical`, in which the image has no say,
-# does as well as `salience` in the table: what helps is to discount sentences on the wrong side, less that each image
-# chooses. A bank may look ambiguous in notebook 2 (the strong one does) and still score well: what overlaps in similarity
-# may yet average to a clear direction, which is not measured here. The profile keeps `salience` for its bank because it led on
-# the development categories, where choices are made.
+# So each image *can* choose the sentences that fit it, and in this study little depends on it. Where prompts cost
+# something (the small LLM's), a reading gives back a part of what was lost; where they cost nothing (static, strong)
+# `salience` gains nothing or hurts, and the literal `overlap` hurts wherever prompts are varied. `typical`, in which the
+# image has no say, does about as well as `salience` in the table, or better. Dropping sentences on the wrong side
+# (`anchor`) hardly matters: what helps is to prefer the clearest ones, less that each image chooses. A bank may look
+# ambiguous in notebook 2 (the strong one does) and still score well: what overlaps in similarity may yet average to a
+# clear direction, which is not measured here. The profile keeps `salience` for its bank because it led on the development
+# categories at the common temperature, mostly through one of them; at other temperatures `typical` leads there (notebook
+# 7).
 #
 # ## Exercises
 #

@@ -45,8 +45,8 @@ development = datasets.load_split(settings.development, limit, masks=True)
 # **vv**: in the last blocks let a patch attend to patches with a similar *value* instead of its own keys, without feed-forward
 # layers, and project that (CLIP Surgery, AnoVL).
 #
-# **windows** (WinCLIP): run the transformer again on every window of 2 x 2 or 3 x 3 patches, with the class token. Each window
-# gets a true image embedding, at many times the cost of one pass.
+# **windows** (WinCLIP): run the transformer again on every window of 2 x 2 or 3 x 3 patches, with the class token. Each
+# window gets a true image embedding, at several times the cost of one pass.
 #
 # **lstsq**: windows give *pairs*: the mean patch token of a window, and its image embedding. The ridge regression from the
 # first to the second is a matrix that carries any patch into the space of the sentences. This is our **reconstruction** of
@@ -232,9 +232,8 @@ print(f"{sign} as the paper's claim, at 1/{at.passes['winclip'] / at.passes['ali
 
 # %% [markdown]
 # The costs were measured once on one machine: read them as "about one pass" or "several passes", not to the digit. (One
-# plain pass is part of every way, so a value just below 1 is noise, and so is the order of the two `vv`.) The window of 2
-# patches was frozen for its pixel AUROC; larger windows give a slightly higher AUPRO on development (notebook 7,
-# `ablation_aligner.csv`).
+# plain pass is part of every way, so which of the cheap ways comes first is noise.) The window of 2 patches was frozen
+# for its pixel AUROC; larger windows give a slightly higher AUPRO on development (notebook 7, `ablation_aligner.csv`).
 #
 # ## Exercises
 #

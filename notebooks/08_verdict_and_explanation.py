@@ -54,9 +54,9 @@ for c in categories:
 # `half` asks only the prompts: is the image closer to the abnormal ones? `otsu` and `mixture` look at the scores of the whole
 # unlabelled batch. The `oracle` knows the labels: it is the ceiling that F1-max reports.
 #
-# A batch in practice is not half defective, so each is tried on batches with every defective image, with one in ten (twenty
-# draws of which), and none. "all" calls every image abnormal and "nothing" every image normal: no rule is worth having that
-# does worse than both.
+# A batch in practice is not half defective, so each is tried on batches with every defective image, with one in ten
+# (twenty draws of which), and none. "all" calls every image abnormal and "nothing" every image normal: no rule is worth
+# having that does worse than the better of the two.
 
 
 # %%
@@ -213,10 +213,10 @@ pointing.groupby("split", sort=False)[["prompt", "map", "chance"]].mean().mul(10
 # %% [markdown]
 # ## How sure is it?
 #
-# The image score looks like a probability. If it were one, 80 of 100 images with score 0.8 would be defective. The reliability
-# diagram shows what happens instead (a dot's size is its share of images); the expected calibration error (ECE) is the mean
-# distance from the diagonal. A logistic curve through the development scores (Platt scaling: two numbers, with labels, on
-# other categories) is the usual repair.
+# The image score looks like a probability. If it were one, 80 of 100 images with score 0.8 would be defective. The
+# reliability diagram shows what happens instead (a dot's size is its share of images); the expected calibration error
+# (ECE) is the mean distance from the diagonal; lower is better. A logistic curve through the development scores (Platt
+# scaling: two numbers, with labels, on other categories) is the usual repair.
 
 # %%
 pooled = {}
@@ -256,12 +256,13 @@ print("ECE: " + ", ".join(f"{name} {100 * value:.1f}" for name, value in errors.
 
 # %% [markdown]
 # Three cautions, on the committed run of `mini`. The rule was ahead on development, where it was chosen; on the test
-# categories its lead over `half` all but vanishes (average the accuracies above), and where one image in ten is defective,
-# calling every image normal would be right more often than any rule: look at the missed defects and the false alarms, not
-# at accuracy alone. The recorded prompts of an LLM name the kind of defect no more often, within their intervals, than
-# always picking the one best sentence would, so they say *that* something is wrong rather than *what*. And the place of a
-# reason is the most abnormal place by that sentence: in the figure above it is often a part of the object that only looks
-# unusual.
+# categories its lead over `half` all but vanishes (average the accuracies above), and where one image in ten is
+# defective, calling every image normal would be right more often than any rule without labels: look at the missed defects
+# and the false alarms, not at accuracy alone. An LLM's prompts alone name the kind of defect more often than chance, but
+# no more often, within their intervals, than always picking the one best sentence would; joined with the static ones, as
+# the profile uses them, they are at chance: they say *that* something is wrong rather than *what*. And the place of a
+# reason is the most abnormal place by that sentence: on most test images it is on the defect, but the category shown
+# above is among the worst, where a part of the object draws the map.
 #
 # ## Exercises
 #

@@ -306,7 +306,7 @@ def test_scripts_and_notebooks_are_the_same_and_executed():
         assert "PosixPath(" not in script.with_suffix(".ipynb").read_text(), (
             f"{script.name} shows a path of one machine"
         )
-        assert script.with_suffix(".ipynb").stat().st_size < 300_000, script.name
+        assert script.with_suffix(".ipynb").stat().st_size < 400_000, script.name  # opens at once in a browser
 
 
 def test_notebooks_are_readable():

@@ -202,7 +202,7 @@ def load_miniad(split):
 
 
 def _textile_layout(root):
-    """The textile photographs of conformal-clip-data in the MVTec AD layout: links to the installed package's files."""
+    """The simulated textiles of conformal-clip-data in the MVTec AD layout: links to the installed package's files."""
     import conformal_clip_data as package
 
     root.parent.mkdir(parents=True, exist_ok=True)
