@@ -108,6 +108,31 @@ def test_an_official_archive_goes_through_fetch_check_and_the_benchmark(
     assert set(table.category) == ({"metal nut", "screw"} if name == "mvtec-ad" else {"candle", "pcb1"})
 
 
+def test_both_sets_go_through_the_benchmark_notebooks(official, tmp_path, monkeypatch):
+    data, run = tmp_path / "data", CliRunner().invoke
+    datasets.load_miniad("test")  # is drawn once
+    data.mkdir()
+    (data / "miniad").symlink_to(datasets.DATA / "miniad")
+    monkeypatch.setattr("zsadlib.files.DATA", data)
+    for name, (source, _, archive) in official.items():
+        monkeypatch.setitem(sources.SOURCES, name, source)
+        fetched = run(cli.app, ["data", "fetch", name, "--path", str(archive), "--accept-licence"])
+        assert fetched.exit_code == 0, fetched.output
+    changes = {"test": tuple(official), "development": ("miniad-few",), "bank": "static", "shots": (1, 2), "draws": 2}
+    plan, out = tmp_path / "official.json", tmp_path / "out"
+    plan.write_text(profiles.load_profile("mini").model_copy(update=changes).model_dump_json())
+    monkeypatch.setenv("ZSAD_DATA", str(data))  # for the kernels
+    arguments = ["study", "--profile", str(plan), "--only", "05", "--only", "06", "--results", str(out)]
+    result = run(cli.app, arguments)
+    assert result.exit_code == 0, result.output
+    for name, index in (("zero_shot_means", 4), ("few_shot_means", 3 * 2)):
+        table = pd.read_csv(out / "tables" / f"{name}.csv", header=[0, 1], index_col=[0, 1, 2, 3])
+        assert {"MVTec AD", "VisA"} <= set(table.index.get_level_values(0)), table
+        ours = table.loc[["MVTec AD", "VisA"]].xs("ours", axis=1, level=1)
+        assert len(ours) >= 2 * index and ours.notna().all(axis=None) and ours.stack().between(0, 100).all()
+        assert "VisA" in (out / "tables" / f"{name}.tex").read_text()
+
+
 def test_visa_masks_are_palettes_and_its_nouns_are_words(official):
     _, folder, _ = official["visa"]
     candle, board = datasets.read_visa(folder)
