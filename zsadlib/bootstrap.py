@@ -7,9 +7,8 @@ other images of these categories, not of other categories (the sign counts do, w
 """
 
 import numpy as np
-from scipy import ndimage
 
-from zsadlib.metrics import EIGHT_NEIGHBOURS
+from zsadlib.metrics import region_shares
 
 DRAWS = 400
 BINS = 1000  # score levels of the pixel metrics' draws: finer than their own noise
@@ -51,12 +50,10 @@ def _histograms(masks, maps):
     size = edges.size + 1
     background, defective, regions, number = [], [], [], []
     for mask, at in zip(masks, level, strict=True):
-        label, count = ndimage.label(mask, EIGHT_NEIGHBOURS)
-        inside = label[mask]
-        weight = (1 / np.bincount(inside, minlength=count + 1)[1:])[inside - 1] if count else np.zeros(0)
+        shares, count = region_shares(mask)
         background.append(np.bincount(at[~mask], minlength=size))
         defective.append(np.bincount(at[mask], minlength=size))
-        regions.append(np.bincount(at[mask], weight, minlength=size))
+        regions.append(np.bincount(at[mask], shares, minlength=size))
         number.append(count)
     return [np.stack(h).astype(float) for h in (background, defective, regions)] + [np.array(number, float)]
 

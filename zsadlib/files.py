@@ -9,6 +9,17 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parents[1]
 DATA = Path(os.environ.get("ZSAD_DATA", ROOT / "data"))
 CACHE = DATA / "cache"
+DRY_RUN = "DRY-RUN"  # a folder with a file of this name holds no results: its figures and tables say so
+
+
+def is_dry_run(folder):
+    """Whether a folder is marked as a dry run's."""
+    return (Path(folder) / DRY_RUN).is_file()
+
+
+def marked(table, folder):
+    """A DataFrame as it goes into a folder: a dry run's gets a column that says so."""
+    return table.assign(dry_run="random weights") if is_dry_run(folder) else table
 
 
 @contextlib.contextmanager

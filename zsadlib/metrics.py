@@ -76,14 +76,20 @@ def binary_metrics(labels, scores):
     return _binary(rank(scores[~labels], scores[labels]))
 
 
+def region_shares(mask):
+    """For each defective pixel of one mask 1 / (pixels of its 8-connected region), and the number of regions."""
+    label, count = ndimage.label(mask, EIGHT_NEIGHBOURS)
+    inside = label[mask]
+    return (1 / np.bincount(inside, minlength=count + 1)[1:])[inside - 1], count
+
+
 def region_weights(masks):
     """What each defective pixel counts in AUPRO: 1 / (pixels of its 8-connected region x regions); (defective pixels,)."""
     masks = np.asarray(masks, bool)
     weights, regions = [], 0
     for mask in masks[masks.any((1, 2))]:
-        label, count = ndimage.label(mask, EIGHT_NEIGHBOURS)
-        inside = label[mask]
-        weights.append((1 / np.bincount(inside, minlength=count + 1)[1:])[inside - 1])
+        shares, count = region_shares(mask)
+        weights.append(shares)
         regions += count
     if not regions or masks.all():
         raise ValueError("AUPRO needs defective and normal pixels")
@@ -110,16 +116,7 @@ def aupro(masks, maps, limit=0.3):
     Raises:
         ValueError: there is no defective pixel or no normal one, or shapes differ.
     """
-    masks, maps = _pair(masks, maps)
-    weights = region_weights(masks)
-    return _aupro(rank(maps[~masks], maps[masks]), weights, limit)
-
-
-def _pair(masks, maps):
-    masks, maps = np.asarray(masks, bool), np.asarray(maps)
-    if masks.shape != maps.shape:
-        raise ValueError(f"masks {masks.shape} and maps {maps.shape} differ in shape")
-    return masks, maps
+    return pixel_metrics(masks, maps, limit=limit)["pixel_aupro"]
 
 
 def aupro_200(masks, maps, limit=0.3):
@@ -151,7 +148,9 @@ def pixel_metrics(masks, maps, weights=None, limit=0.3):
 
     ``weights``: ``region_weights(masks)``, where many maps are measured against the same masks.
     """
-    masks, maps = _pair(masks, maps)
+    masks, maps = np.asarray(masks, bool), np.asarray(maps)
+    if masks.shape != maps.shape:
+        raise ValueError(f"masks {masks.shape} and maps {maps.shape} differ in shape")
     weights = region_weights(masks) if weights is None else weights
     ranked = rank(maps[~masks], maps[masks])
     values = {f"pixel_{name}": value for name, value in _binary(ranked).items()}

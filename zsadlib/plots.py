@@ -9,11 +9,10 @@ from matplotlib_inline.backend_inline import set_matplotlib_formats
 from PIL import Image
 from sklearn.decomposition import PCA
 
-from zsadlib.files import replacing
+from zsadlib.files import is_dry_run, replacing
 
 SIDES = {"normal": "#2a6f97", "abnormal": "#c1121f"}
 DPI = 80
-DRY_RUN = "DRY-RUN"  # a folder with a file of this name holds no results: its figures and tables say so
 
 
 def use_style():
@@ -25,7 +24,7 @@ def use_style():
 
 def save(figure, folder, name):
     """Write a figure as PNG into ``folder``/figures and return it, so that a cell ends by showing it."""
-    if (folder / DRY_RUN).is_file():
+    if is_dry_run(folder):
         figure.text(
             0.5, 0.5, "DRY RUN: random weights", size=20, color="red", alpha=0.5, ha="center", va="center", rotation=20
         )
@@ -58,6 +57,15 @@ def pictures(images, titles=None, columns=6, size=192, width=1.7):
     return _finished(figure)
 
 
+def _overlay(axis, picture, heat, low, high, mask=None):
+    """A heat map over the grey picture (size, size, 3), the mask outlined in white; returns what a colour bar needs."""
+    axis.imshow(picture.mean(2), cmap="gray", vmin=0, vmax=255)
+    shown = axis.imshow(heat, cmap="turbo", alpha=0.6, vmin=low, vmax=high)
+    if mask is not None and mask.any():
+        axis.contour(mask, [0.5], colors="white", linewidths=1)
+    return shown
+
+
 def heat_maps(images, columns, scale=None, masks=None, width=1.7, names=None):
     """Images beside their anomaly maps, one row an image, one column a method, one colour scale for all.
 
@@ -79,10 +87,7 @@ def heat_maps(images, columns, scale=None, masks=None, width=1.7, names=None):
         if i == 0:
             axes[0, 0].set_title("image", fontsize=9)
         for axis, (title, maps) in zip(axes[i, 1:], columns.items(), strict=True):
-            axis.imshow(picture.mean(2), cmap="gray", vmin=0, vmax=255)
-            shown = axis.imshow(maps[i], cmap="turbo", alpha=0.6, vmin=low, vmax=high)
-            if masks is not None and masks[i].any():
-                axis.contour(masks[i], [0.5], colors="white", linewidths=1)
+            shown = _overlay(axis, picture, maps[i], low, high, masks[i] if masks is not None else None)
             if i == 0:
                 axis.set_title(title, fontsize=9)
     for axis, name in zip(axes[:, 0], names or [], strict=False):
@@ -116,10 +121,7 @@ def qualitative(rows, width=1.25):
             picture, place = _square(image, len(mask)), i * (1 + len(methods))
             line[place].imshow(picture)
             for axis, method in zip(line[place + 1 :], methods, strict=False):
-                axis.imshow(picture.mean(2), cmap="gray", vmin=0, vmax=255)
-                axis.imshow(maps[method][i], cmap="turbo", alpha=0.6, vmin=low, vmax=high)
-                if mask.any():
-                    axis.contour(mask, [0.5], colors="white", linewidths=1)
+                _overlay(axis, picture, maps[method][i], low, high, mask)
     for axis, title in zip(axes[0], ["image", *methods] * count, strict=True):
         axis.set_title(title, fontsize=8)
     return _finished(figure)
@@ -263,10 +265,7 @@ def reasons(images, titles, explained, masks, width=1.9):
         axes[row, 0].imshow(picture)
         axes[row, 0].set_title(title, fontsize=8)
         for axis, reason in zip(axes[row, 1:], found, strict=False):
-            axis.imshow(picture.mean(2), cmap="gray", vmin=0, vmax=255)
-            shown = axis.imshow(reason["map"], cmap="turbo", alpha=0.6, vmin=0, vmax=1)
-            if mask.any():
-                axis.contour(mask, [0.5], colors="white", linewidths=1)
+            shown = _overlay(axis, picture, reason["map"], 0, 1, mask)
             words = textwrap.fill(reason["prompt"], 28)
             axis.set_title(f"{words}\n{reason['side']}, weight {reason['weight']:.2f}", fontsize=7)
     figure.colorbar(shown, ax=axes, shrink=0.6, label="P(abnormal) by this prompt")

@@ -4,8 +4,7 @@ from functools import cache
 
 import pandas as pd
 
-from zsadlib.files import ROOT, replacing
-from zsadlib.plots import DRY_RUN
+from zsadlib.files import ROOT, marked, replacing
 
 FILE = ROOT / "data" / "published-results.csv"
 NAMES = {
@@ -66,8 +65,7 @@ def coloured(table, limit=10):
 
 def save(table, folder, name):
     """Write a table of per cent values for a paper: ``tables/<name>.csv`` and ``tables/<name>.tex``, one digit, – = missing."""
-    mark = (folder / DRY_RUN).is_file()
-    table, folder = table.assign(dry_run="random weights") if mark else table, folder / "tables"
+    table, folder = marked(table, folder), folder / "tables"
     with replacing(folder / f"{name}.csv") as temporary:
         table.to_csv(temporary, float_format="%.1f")
     with replacing(folder / f"{name}.tex") as temporary:

@@ -18,8 +18,8 @@ import pandas as pd
 import papermill
 from tqdm.auto import tqdm
 
-from zsadlib import benchmark, datasets, embedded, miniad, plots
-from zsadlib.files import CACHE, ROOT, replacing, sha256
+from zsadlib import benchmark, datasets, embedded, miniad
+from zsadlib.files import CACHE, DRY_RUN, ROOT, marked, replacing, sha256
 from zsadlib.profiles import load_profile
 from zsadlib.prompts import prompt_bank_hash
 
@@ -49,7 +49,7 @@ def results_folder(profile):
     settings = load_profile(profile)
     keep_out(settings, folder)
     if settings.dry_run:
-        with replacing(folder / plots.DRY_RUN) as temporary:
+        with replacing(folder / DRY_RUN) as temporary:
             temporary.write_text("random weights: nothing here is a result\n")
     return folder
 
@@ -61,9 +61,9 @@ def keep_out(profile, folder):
         raise ValueError(f"a dry run has random weights and cannot write into {RESULTS}; give it a folder elsewhere")
 
 
-def notebook_scripts():
-    """The numbered notebooks as jupytext scripts, in order."""
-    return sorted(NOTEBOOKS.glob("[0-9][0-9]_*.py"))
+def notebook_scripts(only=()):
+    """The numbered notebooks as jupytext scripts, in order; ``only`` those that begin with one of some prefixes."""
+    return [script for script in sorted(NOTEBOOKS.glob("[0-9][0-9]_*.py")) if script.name.startswith(tuple(only) or "")]
 
 
 def notebook_parameters(script):
@@ -167,7 +167,7 @@ def run(profile_name="mini", parameters=None, results=None, only=(), publish=Fal
         profile_name = str(Path(profile_name).resolve())  # notebooks run in their own folder
     if publish and (profile_name != "mini" or parameters or only):
         raise ValueError("only a whole run of the profile 'mini' with its own parameters can be published")
-    scripts = [s for s in notebook_scripts() if not only or s.name.startswith(tuple(only))]
+    scripts = notebook_scripts(only)
     if not scripts:
         raise ValueError(
             f"no notebook starts with {' or '.join(only)}; there are {', '.join(s.stem for s in notebook_scripts())}"
@@ -271,7 +271,5 @@ def tidy(notebook):
 
 def save_table(table, folder, name):
     """Write a table as CSV into a results folder, 6 significant digits."""
-    if (Path(folder) / plots.DRY_RUN).is_file():
-        table = table.assign(dry_run="random weights")
     with replacing(Path(folder) / f"{name}.csv") as temporary:
-        table.to_csv(temporary, index=False, float_format="%.6g")
+        marked(table, folder).to_csv(temporary, index=False, float_format="%.6g")

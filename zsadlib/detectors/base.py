@@ -26,7 +26,7 @@ class Detector:
 
     def settings(self):
         """What its scores depend on beside the images and the backbone, as JSON data: a change makes old results void."""
-        return {}
+        return {"window_sizes": self.window_sizes, "layers": self.layers}
 
     def fit(self, categories):
         """Learn from labelled categories that are never scored. Most methods learn nothing."""

@@ -75,9 +75,6 @@ class MuSc(Detector):
         super().__init__(backbone, map_size)
         self.layers = tuple(layers)
 
-    def settings(self):
-        return {"layers": self.layers}
-
     def prepare(self, category, support=None):
         if support is not None:
             raise ValueError("musc takes no support images: it sees the unlabelled test set")

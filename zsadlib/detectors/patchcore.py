@@ -21,9 +21,6 @@ class PatchCore(Detector):
         super().__init__(backbone, map_size)
         self.layers = tuple(layers)
 
-    def settings(self):
-        return {"layers": self.layers}
-
     def features(self, encoded):
         """(batch, grid * grid, width * layers): the tokens of each layer, normalised and joined."""
         return torch.cat([F.normalize(encoded.layers[i], dim=-1) for i in self.layers], -1)

@@ -17,9 +17,6 @@ class WinClip(Detector):
         super().__init__(backbone, map_size)
         self.window_sizes = tuple(window_sizes)
 
-    def settings(self):
-        return {"window_sizes": self.window_sizes}
-
     def prepare(self, category, support=None):
         if support is not None:
             raise ValueError("winclip is zero-shot; use winclip+ with support images")
