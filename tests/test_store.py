@@ -101,8 +101,13 @@ def test_two_processes_share_the_folder(folder, paths, backbone, tmp_path):
 
 def test_the_cache_is_told_and_cleared(folder, paths, backbone, monkeypatch, tmp_path):
     monkeypatch.setattr(benchmark, "UNITS", tmp_path / "units")
+    monkeypatch.setattr(benchmark, "ALIGNERS", tmp_path / "aligners")
+    for kept in ("units/ab/unit.json", "units/ab/.half-written.json", "aligners/one.safetensors"):
+        (tmp_path / kept).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / kept).touch()
     store.encode(backbone, paths)
     run = CliRunner().invoke
     assert "10 embeddings" in run(cli.app, ["cache", "info"]).output
-    assert run(cli.app, ["cache", "clear"]).exit_code == 0 and not folder.exists()
+    assert "1 results of units" in run(cli.app, ["cache", "info"]).output
+    assert run(cli.app, ["cache", "clear"]).exit_code == 0 and not folder.exists() and not benchmark.ALIGNERS.exists()
     assert "0 embeddings" in run(cli.app, ["cache", "info"]).output

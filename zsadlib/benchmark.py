@@ -24,6 +24,7 @@ from zsadlib.prompts import load_bank
 COLUMNS = ["method", "sees", "dataset", "category", "shots", "seed", "metric", "value"]
 EMBEDDED_ALIGNER = WEIGHTS.with_name(f"{NAME}-aligner.safetensors")
 UNITS = CACHE / "units"
+ALIGNERS = CACHE / "aligners"
 
 
 def batches(backbone, paths):
@@ -51,7 +52,7 @@ def profile_aligner(profile, backbone):
     step = 50 if profile.dry_run else 4
     paths = [sample.path for c in load_split(profile.development) for sample in c.test[::step]]
     about = [backbone.fingerprint, profile.aligner_window, RIDGE, *map(store.digest, paths)]
-    kept = CACHE / "aligners" / f"{_hash(about)}.safetensors"
+    kept = ALIGNERS / f"{_hash(about)}.safetensors"
     if not kept.is_file():
         fit_aligner(backbone, paths, profile.aligner_window).save(kept, window=profile.aligner_window)
     return Aligner.load(kept)

@@ -93,8 +93,7 @@ def study(
     values = {name: value for name, _, value in pairs}
     if dry_run:
         results = results or CACHE / "dry-run" / Path(profile).stem
-        chosen = [s for s in chain.notebook_scripts() if not only or s.name.startswith(tuple(only))]
-        if any("limit" in chain.notebook_parameters(script) for script in chosen):
+        if any("limit" in chain.notebook_parameters(script) for script in chain.notebook_scripts(only or ())):
             values = {"limit": "4"} | values
         asked = load_profile(profile)
         profile = str(chain.dry_run_profile(asked, CACHE / "dry-run"))
@@ -328,7 +327,7 @@ def cache_info():
     from zsadlib import benchmark, store
 
     taken, number = store.size()
-    units = len(list(benchmark.UNITS.rglob("*.json")))
+    units = len(list(benchmark.UNITS.rglob("[!.]*.json")))
     typer.echo(f"{number} embeddings, {taken / 1e9:.2f} of {store.GIGABYTES:g} GB, in {store.FOLDER}")
     typer.echo(f"{units} results of units in {benchmark.UNITS}")
 
@@ -340,7 +339,7 @@ def cache_clear():
 
     from zsadlib import benchmark, store
 
-    for folder in (store.FOLDER, benchmark.UNITS):
+    for folder in (store.FOLDER, benchmark.UNITS, benchmark.ALIGNERS):
         shutil.rmtree(folder, ignore_errors=True)
     typer.echo("nothing is kept any more")
 
