@@ -3,7 +3,7 @@ PYTHON ?= $(firstword $(wildcard $(shell command -v python3.11)) python3)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --no-warn-script-location -c constraints.txt
 
-.PHONY: study test peers lab lint clean
+.PHONY: study test peers bench lab lint clean
 
 study: .venv/study.ready
 	$(BIN)/zsad study --profile mini
@@ -15,6 +15,9 @@ test: .venv/test.ready
 peers: .venv/test.ready .venv-peers/ready
 	.venv-peers/bin/python -W ignore tests/peers/anomalib_winclip.py data/cache/peers
 	$(BIN)/python -m pytest -s tests/peers
+
+bench: .venv/test.ready .venv-peers/ready
+	$(BIN)/python -W ignore tests/peers/performance.py .venv-peers/bin/python
 
 lab: .venv/study.ready
 	$(BIN)/jupyter lab notebooks
@@ -33,7 +36,7 @@ lint: .venv/test.ready
 	touch $@
 
 .venv/test.ready: .venv/study.ready
-	$(PIP) -e '.[llm,train,test]'
+	$(PIP) -e '.[llm,train,cluster,test]'
 	touch $@
 
 .venv-peers/ready: tests/peers/requirements.txt

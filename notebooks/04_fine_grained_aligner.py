@@ -72,17 +72,17 @@ print(f"{len(sample)} images, a matrix of {tuple(fitted['lstsq 2'].matrix.shape)
 
 
 # %%
-def patch_scores(way, batch, encoded, text):
+def patch_scores(way, encoded, text):
     """Scores (batch, patches) of one way, from what ``needs`` says that it needs."""
     if way.startswith("windows"):
         k = int(way[-1])
         return aligner.harmonic_mean(scoring.anomaly_score(encoded.windows[k], *text), backbone.grid, k)
     if way == "winclip":  # the published map: both window sizes and the whole image
-        parts = [patch_scores(f"windows {k}", batch, encoded, text) for k in settings.window_sizes]
+        parts = [patch_scores(f"windows {k}", encoded, text) for k in settings.window_sizes]
         whole = scoring.anomaly_score(encoded.image, *text)[:, None]
         return (len(parts) + 1) / sum(1 / part.clamp_min(1e-6) for part in [*parts, whole])
     if way.startswith("vv"):
-        tokens = backbone.project(backbone.encode_value_attention(batch, int(way[-1])))
+        tokens = backbone.project(encoded.values[int(way[-1])])
     elif way == "lstsq per image":  # windows of the image itself, k as in the profile
         k = settings.aligner_window
         own = [aligner.Aligner.fit(backbone, [encoded[i : i + 1]], k)(p) for i, p in enumerate(encoded.patches)]
@@ -95,9 +95,9 @@ def patch_scores(way, batch, encoded, text):
 # %%
 test = datasets.load_split(settings.test, limit, masks=True)
 static = {c.noun: scoring.bank_ensemble(backbone, c.noun, "static", templates=TEMPLATES) for c in development + test}
-needs = {"windows 2": (2,), "windows 3": (3,), "winclip": settings.window_sizes}
-needs["lstsq per image"] = (settings.aligner_window,)
-everything = sorted({k for sizes in needs.values() for k in sizes})
+needs = {"windows 2": [(2,)], "windows 3": [(3,)], "winclip": [settings.window_sizes]}  # of Backbone.encode
+needs |= {"lstsq per image": [(settings.aligner_window,)], "vv 1": [(), (), (1,)], "vv 2": [(), (), (2,)]}
+everything = sorted({2, 3, settings.aligner_window, *settings.window_sizes}), (), (1, 2)
 ways = ["raw", "vv 1", "vv 2", *fitted, "lstsq per image", "windows 2", "windows 3", "winclip"]
 
 # %%
@@ -106,12 +106,12 @@ kinds = [s.kind for s in data.test]
 rows = [kinds.index(k) for k in list(dict.fromkeys(kinds))[:4]]
 pictures = [datasets.load_image(data.test[i].path) for i in rows]
 batch = backbone.preprocess(pictures)
-encoded = backbone.encode(batch, everything)
+encoded = backbone.encode(batch, *everything)
 text = scoring.adapt(encoded.image, static[category])
 
 # %%
 shown = ["raw", "vv 1", *fitted, "lstsq per image", "windows 3"]
-maps = {way: aligner.to_map(patch_scores(way, batch, encoded, text), settings.map_size).numpy() for way in shown}
+maps = {way: aligner.to_map(patch_scores(way, encoded, text), settings.map_size).numpy() for way in shown}
 masks = [datasets.load_mask(data.test[i], settings.map_size) for i in rows]
 figure = plots.heat_maps(pictures, maps, masks=masks, width=1.3, names=[kinds[i] for i in rows])
 plots.save(figure, results, "aligner_maps")
@@ -128,15 +128,10 @@ plots.save(figure, results, "aligner_maps")
 
 # %%
 def measure(split, data, ways):
-    collected, truth = {way: [] for way in ways}, benchmark.masks_of(data, settings.map_size)
-    whole, done = benchmark.encode_category(backbone, data, everything), 0
-    for batch in benchmark.batches(backbone, [s.path for s in data.test]):
-        encoded, done = whole[done : done + len(batch)], done + len(batch)
-        text = scoring.adapt(encoded.image, static[data.noun])
-        for way in ways:
-            collected[way].append(aligner.to_map(patch_scores(way, batch, encoded, text), settings.map_size))
-    for way, maps in collected.items():
-        maps = torch.cat(maps).numpy()
+    encoded, truth = benchmark.encode_category(backbone, data, *everything), benchmark.masks_of(data, settings.map_size)
+    text = scoring.adapt(encoded.image, static[data.noun])
+    for way in ways:
+        maps = aligner.to_map(patch_scores(way, encoded, text), settings.map_size).numpy()
         draws = bootstrap.pixel_draws(data.labels, truth, maps, data.name)
         key = {"split": split, "category": data.name, "way": way}
         yield key | metrics.pixel_metrics(truth, maps) | {f"draws_{m}": d for m, d in draws.items()}
@@ -163,11 +158,10 @@ study.save_table(quality.drop(columns=[c for c in quality if c.startswith("draws
 # plain forward pass, medians of five. Only the multiple means something elsewhere.
 
 # %%
-batch = next(benchmark.batches(backbone, sample))[:8]
+batch = next(benchmark.batches(backbone, sample))[: min(8, limit or 8)]
 text = [t[:1].expand(len(batch), -1) for t in scoring.adapt(backbone.encode(batch).image, static[category])]
 runs = {
-    way: lambda w=way: patch_scores(w, batch, backbone.encode(batch, needs.get(w, ())), text)
-    for way in [*ways, "aligner"]
+    way: lambda w=way: patch_scores(w, backbone.encode(batch, *needs.get(w, ())), text) for way in [*ways, "aligner"]
 }
 runs["one pass"] = lambda: backbone.encode(batch)
 cost = pd.DataFrame(

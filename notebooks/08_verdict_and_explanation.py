@@ -118,7 +118,7 @@ kinds, order = np.array([s.kind for s in data.test]), np.argsort(scores[category
 middle = [[i for i in order if kinds[i] == kind] for kind in sorted(set(kinds) - {"good"})[:3]]
 rows = [of_kind[len(of_kind) // 2] for of_kind in middle]
 pictures = [datasets.load_image(data.test[i].path) for i in rows]
-reasons = detector.explain(backbone.preprocess(pictures))
+reasons = detector.explain(backbone.encode(backbone.preprocess(pictures)))
 
 # %%
 truth = [datasets.load_mask(data.test[i], settings.map_size) for i in rows]
@@ -197,15 +197,10 @@ pointed, reach = [], settings.map_size // backbone.grid
 for c in categories:
     bad, split = replace(c, test=tuple(s for s in c.test if s.label)), split_of[c.name]
     near = maximum_filter(benchmark.masks_of(bad, settings.map_size), (1, 2 * reach + 1, 2 * reach + 1))
-    detector.prepare(c.noun)
-    for i, sample in enumerate(bad.test):
-        batch = backbone.preprocess([datasets.load_image(sample.path)])
-        places = {
-            "prompt": detector.explain(batch, top=1, threshold=0)[0][0]["map"],
-            "map": detector.predict(batch)[1][0].numpy(),
-        }
-        hit = {name: bool(near[i].flat[place.argmax()]) for name, place in places.items()}
-        pointed.append({"split": split, "category": c.name} | hit | {"chance": near[i].mean()})
+    reasons = detector.prepare(c.noun).explain(benchmark.encode_category(backbone, bad), top=1, threshold=0)
+    for reached, (reason,), whole in zip(near, reasons, benchmark.predict_category(detector, bad)[1], strict=True):
+        hit = {"prompt": reached.flat[reason["map"].argmax()], "map": reached.flat[whole.argmax()]}
+        pointed.append({"split": split, "category": c.name} | hit | {"chance": reached.mean()})
 pointing = pd.DataFrame(pointed).groupby(["split", "category"], sort=False).mean().reset_index()
 study.save_table(pointing, results, "pointing")
 pointing.groupby("split", sort=False)[["prompt", "map", "chance"]].mean().mul(100).round(1)

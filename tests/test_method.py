@@ -336,19 +336,20 @@ def test_an_explanation_names_the_heaviest_prompts_of_the_winning_side(backbone,
     detector = benchmark.build_detector("alfa", profiles.load_profile("mini"), backbone).prepare("bolt")
     scores, _ = detector.predict(batch)
     weights = scoring.READINGS[detector.reading](backbone.encode(batch).image, detector.ensemble)
-    for i, reasons in enumerate(detector.explain(batch, top=2)):
+    encoded = backbone.encode(batch)
+    for i, reasons in enumerate(detector.explain(encoded, top=2)):
         abnormal = bool(scores[i] >= 0.5)
         names = detector.ensemble.abnormal if abnormal else detector.ensemble.normal
         assert [r["prompt"] for r in reasons] == [names[j] for j in weights[abnormal][i].argsort(descending=True)[:2]]
         assert {r["side"] for r in reasons} == {"abnormal" if abnormal else "normal"}
         for r in reasons:
             assert r["map"].shape == (192, 192) and 0 <= r["map"].min() and r["map"].max() <= 1 and 0 <= r["score"] <= 1
-    assert {r["side"] for (r, *_) in detector.explain(batch, threshold=0.0)} == {"abnormal"}
-    assert {r["side"] for (r, *_) in detector.explain(batch, threshold=1.1)} == {"normal"}
+    assert {r["side"] for (r, *_) in detector.explain(encoded, threshold=0.0)} == {"abnormal"}
+    assert {r["side"] for (r, *_) in detector.explain(encoded, threshold=1.1)} == {"normal"}
     single = Alfa(backbone, detector.aligner, ["static"], "mean").prepare("bolt")
     single.ensemble = scoring.build_ensemble(backbone, "bolt", ["good bolt"], ["broken bolt"])
     scores, maps = single.predict(batch)
-    for i, (reason,) in enumerate(single.explain(batch)):  # one prompt a side: the explanation is the prediction
+    for i, (reason,) in enumerate(single.explain(encoded)):  # one prompt a side: the explanation is the prediction
         assert reason["score"] == pytest.approx(float(scores[i]), abs=1e-5)
         assert np.allclose(reason["map"], maps[i], atol=1e-5)
 

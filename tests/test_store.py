@@ -4,9 +4,11 @@ import os
 import shutil
 import subprocess
 import sys
+import time
 
 import pytest
 import torch
+from torch.nn import functional as F
 from typer.testing import CliRunner
 
 from zsadlib import benchmark, cli, datasets, store
@@ -25,18 +27,18 @@ def paths(tiny_category):
 
 
 def same(a, b, tolerance=1e-5):
-    tensors = [[e.image, e.patches, *e.windows.values(), *e.layers.values()] for e in (a, b)]
+    tensors = [[e.image, e.patches, *e.windows.values(), *e.layers.values(), *e.values.values()] for e in (a, b)]
     return len(tensors[0]) == len(tensors[1]) and all(
         x.shape == y.shape and torch.allclose(x, y, atol=tolerance) for x, y in zip(*tensors, strict=True)
     )
 
 
 def test_what_is_kept_is_what_was_computed_and_is_not_computed_again(folder, paths, backbone, monkeypatch):
-    direct = Encoded.join(backbone.encode(b, (2,), (1,)) for b in benchmark.batches(backbone, paths))
-    first = store.encode(backbone, paths, (2,), (1,))
+    direct = Encoded.join(backbone.encode(b, (2,), (1,), (2,)) for b in benchmark.batches(backbone, paths))
+    first = store.encode(backbone, paths, (2,), (1,), (2,))
     assert same(direct, first)
     monkeypatch.setattr(type(backbone), "encode", None)
-    assert same(store.encode(backbone, paths, (2,), (1,)), first, 0)
+    assert same(store.encode(backbone, paths, (2,), (1,), (2,)), first, 0)
     assert same(store.encode(backbone, paths[::-1])[[4, 3, 2, 1, 0]], Encoded(first.image, first.patches), 0)
 
 
@@ -44,20 +46,43 @@ def test_only_what_is_missing_is_computed(folder, paths, backbone, monkeypatch):
     store.encode(backbone, paths)
     original, asked = type(backbone).encode, []
 
-    def watched(self, batch, window_sizes=(), layers=()):
-        asked.append((len(batch), tuple(window_sizes), tuple(layers)))
-        return original(self, batch, window_sizes, layers)
+    def watched(self, batch, *extra):
+        asked.append((len(batch), *extra))
+        return original(self, batch, *extra)
 
     monkeypatch.setattr(type(backbone), "encode", watched)
-    store.encode(backbone, paths, (2,))
-    assert asked == [(5, (2,), ())]
+    before = store.encode(backbone, paths, (2,))
+    assert asked == [(5, (2,), (), ())]
     victim = next(folder.rglob("*.safetensors"))
     victim.write_bytes(victim.read_bytes()[:50])  # cut short, as by a full disk
     asked.clear()
-    store.encode(backbone, paths, (2,))
-    assert [number for number, *_ in asked] == [1]
+    again = store.encode(backbone, paths, (2,))
+    assert [number for number, *_ in asked] == [5] and same(again, before, 0)  # its batch as a whole: the same bits
     store.encode(backbone, paths, (2,))
     assert len(asked) == 1
+
+
+def test_sentences_are_kept_too(folder, backbone, monkeypatch):
+    texts = ["a photo of a bolt", "a photo of a bent bolt", "a photo of a bolt"]
+    direct = backbone.encode_text(texts)
+    first = store.encode_text(backbone, texts)
+    assert torch.allclose(direct, first, atol=1e-6) and store.size()[1] == 1
+    monkeypatch.setattr(type(backbone), "encode_text", None)
+    assert store.encode_text(backbone, texts).equal(first)
+    assert torch.allclose(F.normalize(store.encode_text(backbone, texts, normalize=False), dim=-1), first)
+
+
+def test_images_are_read_while_the_model_works(monkeypatch):
+    log = []
+    for item in store._ahead(lambda i: log.append(("read", i)) or i, range(6)):
+        time.sleep(0.02)
+        log.append(("used", item))
+    assert [i for what, i in log if what == "used"] == list(range(6))
+    assert all(log.index(("read", i + 1)) < log.index(("used", i)) for i in range(5))
+    most = max(
+        sum(w == "read" for w, _ in log[: k + 1]) - sum(w == "used" for w, _ in log[: k + 1]) for k in range(len(log))
+    )
+    assert most <= 4  # and not further ahead than memory allows
 
 
 def test_other_bytes_or_other_weights_are_another_embedding(folder, paths, backbone, tmp_path, monkeypatch):

@@ -213,7 +213,8 @@ def test_score_explains_itself_in_json_lines(tmp_path, backbone):
     whole, broken = map(json.loads, reasons.read_text().splitlines())
     assert whole["path"].endswith("bolt.png") and broken["reasons"] == [] and "text.jpg" in broken["error"]
     detector = benchmark.build_detector("alfa", profiles.load_profile("mini"), backbone).prepare("bolt")
-    (expected,) = detector.explain(backbone.preprocess([datasets.load_image(tmp_path / "bolt.png")]))
+    batch = backbone.preprocess([datasets.load_image(tmp_path / "bolt.png")])
+    (expected,) = detector.explain(backbone.encode(batch))
     assert [r["prompt"] for r in whole["reasons"]] == [r["prompt"] for r in expected] and whole["threshold"] == 0.5
     for said, reason in zip(whole["reasons"], expected, strict=True):
         assert set(said) == {"side", "prompt", "weight", "score", "where"}

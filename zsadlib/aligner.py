@@ -95,3 +95,14 @@ def to_map(patch_scores, size):
     grid = int(patch_scores.shape[1] ** 0.5)
     maps = patch_scores.unflatten(1, (grid, grid))[:, None]
     return F.interpolate(maps, size=(size, size), mode="bilinear", align_corners=False)[:, 0]
+
+
+class Upsampled:
+    """``to_map`` of many images, made a slice at a time: (n, size, size). The patch scores are all that is kept."""
+
+    def __init__(self, patch_scores, size):
+        self.patch_scores, self.size = patch_scores, size
+        self.shape = len(patch_scores), size, size
+
+    def __getitem__(self, rows):
+        return to_map(self.patch_scores[rows], self.size).numpy()

@@ -67,8 +67,9 @@ def measures(ensemble, image=None):
 
 
 def why(row):
-    """The reason, in words, that a row of ``prompt_table`` is ambiguous."""
+    """The reason, in words, that a row of ``prompt_table`` may be ambiguous."""
     if not row.own_side:
         wrong = "abnormal" if row.side == "normal" else "normal"
         return f"written as {row.side}, lies on the {wrong} side"
-    return f"almost the same as the {'abnormal' if row.side == 'normal' else 'normal'} “{row.nearest_opposite}”"
+    other = "abnormal" if row.side == "normal" else "normal"
+    return f"closest {other} one ({row.similarity:.2f}): “{row.nearest_opposite}”"

@@ -26,29 +26,40 @@ from zsadlib.files import CACHE, sha256
 class Encoded:
     """What the vision tower made of a batch: ``image`` (batch, dim), L2-normalised, and ``patches`` (batch, grid * grid, width).
 
-    On request also ``windows`` (window side -> (batch, windows, dim), L2-normalised) and ``layers`` (block, from 1 -> patch
-    tokens (batch, grid * grid, width) as they leave it, before the final norm).
+    On request also ``windows`` (window side -> (batch, windows, dim), L2-normalised), ``layers`` (block, from 1 -> patch
+    tokens (batch, grid * grid, width) as they leave it, before the final norm) and ``values`` (number of last blocks -> patch
+    tokens as ``Backbone.encode_value_attention`` gives them).
     """
 
     image: torch.Tensor
     patches: torch.Tensor
     windows: dict[int, torch.Tensor] = field(default_factory=dict)
     layers: dict[int, torch.Tensor] = field(default_factory=dict)
+    values: dict[int, torch.Tensor] = field(default_factory=dict)
+
+    def _extra(self):
+        return self.windows, self.layers, self.values
 
     def __getitem__(self, rows):
         """The same for some of its images."""
-        windows, layers = ({k: t[rows] for k, t in part.items()} for part in (self.windows, self.layers))
-        return Encoded(self.image[rows], self.patches[rows], windows, layers)
+        extra = ({key: tensor[rows] for key, tensor in part.items()} for part in self._extra())
+        return Encoded(self.image[rows], self.patches[rows], *extra)
+
+    def only(self, *wanted):
+        """The same without other windows, layers and values than ``wanted`` (their keys, in that order)."""
+        wanted = [*wanted, (), (), ()]
+        extra = ({key: part[key] for key in keys} for part, keys in zip(self._extra(), wanted, strict=False))
+        return Encoded(self.image, self.patches, *extra)
 
     @classmethod
     def join(cls, parts):
         """One of many batches, in order."""
         parts = list(parts)
-        windows, layers = (
-            {k: torch.cat([getattr(p, name)[k] for p in parts]) for k in getattr(parts[0], name)}
-            for name in ("windows", "layers")
+        extra = (
+            {k: torch.cat([one[k] for one in ones]) for k in ones[0]}
+            for ones in zip(*(p._extra() for p in parts), strict=True)
         )
-        return cls(torch.cat([p.image for p in parts]), torch.cat([p.patches for p in parts]), windows, layers)
+        return cls(torch.cat([p.image for p in parts]), torch.cat([p.patches for p in parts]), *extra)
 
 
 @cache
@@ -79,7 +90,7 @@ class Backbone:
             preprocess,
         )
         self.name, self.pretrained, self.random, self.device = name, pretrained, random, torch.device(device)
-        self.precision, self._texts = precision, {}
+        self.precision = precision
         self.visual = model.visual
         self.image_size = self.visual.image_size[0]
         with torch.no_grad():
@@ -91,6 +102,15 @@ class Backbone:
                 f"{name} has {tokens.shape[1]} tokens; a ViT with one class token and a square grid is needed"
             )
         self.dim = self._project(output[:, 0]).shape[-1]
+        if precision != "float32":
+            self._lower(getattr(torch, precision))
+
+    def _lower(self, dtype):
+        """Convert the weights of the matrix products once; autocast alone would do so on every pass."""
+        for module in self.blocks.modules():
+            if isinstance(module, torch.nn.Linear | torch.nn.MultiheadAttention):
+                for weight in module.parameters(recurse=False):
+                    weight.data = weight.data.to(dtype)
 
     # Two families of vision tower: timm's (the embedded model, SigLIP-like) and open_clip's own ViT.
 
@@ -137,7 +157,7 @@ class Backbone:
         }  # fmt: skip
         digest = hashlib.sha256(json.dumps(about, sort_keys=True, default=str).encode())
         for name, tensor in sorted(self.model.state_dict().items()):
-            digest.update(name.encode() + tensor.cpu().contiguous().numpy().tobytes())
+            digest.update(name.encode() + tensor.cpu().contiguous().view(-1).view(torch.uint8).numpy().tobytes())
         return digest.hexdigest()
 
     def _fast(self):
@@ -158,27 +178,31 @@ class Backbone:
 
     @torch.no_grad()
     def encode_text(self, texts, batch_size=256, normalize=True):
-        """Sentences -> (n, dim) text embeddings, L2-normalised unless ``normalize`` is False. Each sentence is encoded once."""
-        new = [t for t in dict.fromkeys(texts) if t not in self._texts]
-        new.sort(key=len)  # alike lengths together: less padding
-        for start in range(0, len(new), batch_size):
-            part = new[start : start + batch_size]
+        """Sentences -> (n, dim) text embeddings, L2-normalised unless ``normalize`` is False.
+
+        ``store.encode_text`` keeps them.
+        """
+        unique = sorted(dict.fromkeys(texts), key=len)  # alike lengths together: less padding
+        found = {}
+        for start in range(0, len(unique), batch_size):
+            part = unique[start : start + batch_size]
             tokens = self._trim(self.tokenizer(part))
-            self._texts.update(zip(part, self.model.encode_text(tokens.to(self.device)).float().cpu(), strict=True))
-        embeddings = torch.stack([self._texts[t] for t in texts])
+            found.update(zip(part, self.model.encode_text(tokens.to(self.device)).float().cpu(), strict=True))
+        embeddings = torch.stack([found[text] for text in texts])
         return F.normalize(embeddings, dim=-1) if normalize else embeddings
 
     @torch.no_grad()
-    def encode(self, batch, window_sizes=(), layers=()):
-        """Preprocessed images (batch, 3, size, size): ``Encoded``. One forward pass, and one more for each window.
+    def encode(self, batch, window_sizes=(), layers=(), values=()):
+        """Preprocessed images (batch, 3, size, size): ``Encoded``. One forward pass, and more for each window and value.
 
         Args:
-            window_sizes: sides of the windows to embed (``embed_windows``). layers: blocks to keep, counted from 1.
+            window_sizes: sides of the windows to embed (``encode_windows``). layers: blocks to keep, counted from 1. values:
+                numbers of last blocks with value attention (``encode_value_attention``).
         """
         if missing := set(layers) - set(range(1, len(self.blocks) + 1)):
             raise ValueError(f"{self.name} has blocks 1 to {len(self.blocks)}; there is no block {min(missing)}")
+        first = tokens = self._embed(batch.to(self.device))  # float32: little work, and all depends on it
         with self._fast():
-            first = tokens = self._embed(batch.to(self.device))
             kept = {}
             for number, block in enumerate(self.blocks, 1):
                 tokens = block(tokens)
@@ -186,7 +210,8 @@ class Backbone:
                     kept[number] = tokens[:, 1:].float().cpu()
             tokens = self._norm(tokens).float()
             windows = {k: self._windows(first, k) for k in window_sizes}
-        return Encoded(self.project(tokens[:, 0]), tokens[:, 1:].cpu(), windows, kept)
+        second = {n: self.encode_value_attention(batch, n) for n in values}
+        return Encoded(self.project(tokens[:, 0]), tokens[:, 1:].cpu(), windows, kept, second)
 
     @torch.no_grad()
     def encode_value_attention(self, batch, layers):
@@ -195,15 +220,16 @@ class Backbone:
         As in CLIP Surgery and AnoVL: queries and keys are replaced by the values, so a patch attends to patches like itself,
         and the feed-forward layers are left out; the first path runs as usual and feeds the values.
         """
-        tokens = self._embed(batch.to(self.device))
         if not 1 <= layers <= len(self.blocks):
             raise ValueError(f"{layers} layers of value attention do not fit {len(self.blocks)} blocks")
         second = None
-        for i, block in enumerate(self.blocks):
-            if i >= len(self.blocks) - layers:
-                second = (tokens if second is None else second) + self._value_attention(block, tokens)
-            tokens = block(tokens)
-        return self._norm(second)[:, 1:].float().cpu()
+        tokens = self._embed(batch.to(self.device))
+        with self._fast():
+            for i, block in enumerate(self.blocks):
+                if i >= len(self.blocks) - layers:
+                    second = (tokens if second is None else second) + self._value_attention(block, tokens)
+                tokens = block(tokens)
+            return self._norm(second)[:, 1:].float().cpu()
 
     @staticmethod
     def _value_attention(block, tokens):
@@ -225,8 +251,9 @@ class Backbone:
 
         As in WinCLIP the windows are taken after the positional embedding and keep the class token.
         """
+        tokens = self._embed(batch.to(self.device))
         with self._fast():
-            return self._windows(self._embed(batch.to(self.device)), k)
+            return self._windows(tokens, k)
 
     def _windows(self, tokens, k):
         index = window_indices(self.grid, k).to(self.device)
@@ -270,6 +297,14 @@ def _weights(name, tag):
     return tag, None, None
 
 
+def fastest_precision(device):
+    """bfloat16 where a device multiplies it in hardware; else float16 on a GPU and float32 on a processor."""
+    if device == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported(including_emulation=False) else "float16"
+    has = torch.cpu.get_capabilities()
+    return "bfloat16" if has.get("amx_bf16") or has.get("avx512_bf16") else "float32"
+
+
 @cache
 def load_backbone(
     name=embedded.NAME, pretrained="embedded", device="auto", allow_random=False, image_size=None, precision="float32"
@@ -282,13 +317,14 @@ def load_backbone(
             says nothing of activation and preprocessing, so for a known tag the tag is safer).
         device: "auto" picks a GPU where there is one. allow_random: an empty ``pretrained`` is allowed, for dry runs.
         image_size: side in pixels; None takes the model's. Another one than the weights' interpolates their positional
-            embedding. precision: of the vision tower.
+            embedding. precision: of the vision tower; "auto" is ``fastest_precision``.
 
     Raises:
         ValueError: unknown name or tag, weights that do not belong to the model or cannot be loaded, an image size that is
             no multiple of the patch size, or no weights were named and ``allow_random`` is False.
     """
     device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
+    precision = fastest_precision(device) if precision == "auto" else precision
     if name == embedded.NAME:
         embedded.register(CACHE)
     elif name not in open_clip.list_models():

@@ -4,21 +4,23 @@ import hashlib
 import json
 import time
 from collections import defaultdict
+from copy import copy
 from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import torch
 from tqdm.auto import tqdm
 
 from zsadlib import detectors, store
-from zsadlib.aligner import RIDGE, Aligner, to_map
+from zsadlib.aligner import RIDGE, Aligner, Upsampled, to_map
 from zsadlib.backbones import Encoded, load_backbone
 from zsadlib.datasets import load_image, load_mask, load_split
 from zsadlib.embedded import NAME, WEIGHTS
 from zsadlib.files import CACHE, replacing, sha256
-from zsadlib.metrics import image_metrics, pixel_metrics, region_weights
+from zsadlib.metrics import PIXELS, Truth, image_metrics, pixel_metrics
 from zsadlib.prompts import load_bank
 
 COLUMNS = ["method", "sees", "dataset", "category", "shots", "seed", "metric", "value"]
@@ -84,6 +86,11 @@ def build_detector(method, profile, backbone, aligner=None):
     return build(backbone, size)
 
 
+def build_detectors(units, profile, backbone):
+    """``build_detector`` for every method among the units: dict of method -> ``Detector``."""
+    return {method: build_detector(method, profile, backbone) for method in dict.fromkeys(u.method for u in units)}
+
+
 @dataclass(frozen=True, order=True)
 class Unit:
     """What is computed, kept and, after a stop, not computed again: one method on one category with one draw of images."""
@@ -121,27 +128,52 @@ def masks_of(category, size):
     return np.stack([load_mask(s, size) for s in category.test])
 
 
-def encode_category(backbone, category, window_sizes=(), layers=()):
+def encode_category(backbone, category, window_sizes=(), layers=(), values=()):
     """``Encoded`` of all test images of a category, in order."""
-    return store.encode(backbone, [s.path for s in category.test], window_sizes, layers)
+    return store.encode(backbone, [s.path for s in category.test], window_sizes, layers, values)
+
+
+def score_category(prepared, category):
+    """A category's test images by several methods, every image read once and none kept: only the scores grow with the set.
+
+    A transductive method needs the whole set at a time, and gets it.
+
+    Args:
+        prepared: dict of anything -> prepared ``Detector``, all of one backbone.
+
+    Returns:
+        dict of the same keys -> image scores (n,), patch scores (n, grid * grid), in the order of the images.
+    """
+    backbone = next(iter(prepared.values())).backbone
+    sizes, layers = _needs(prepared.values())
+    parts = {key: [] for key in prepared}
+    for encoded in store.encode_batches(backbone, [s.path for s in category.test], sizes, layers):
+        for key, detector in prepared.items():
+            own = encoded.only(detector.window_sizes, detector.layers)
+            parts[key].append(own if detector.transductive else detector.score(own))
+    return {
+        key: detector.score(Encoded.join(parts[key]))
+        if detector.transductive
+        else tuple(map(torch.cat, zip(*parts[key], strict=True)))
+        for key, detector in prepared.items()
+    }
 
 
 def predict_category(detector, category):
     """Scores (n,) float64 and maps (n, size, size) float32 of a category's test images, in order."""
-    encoded = encode_category(detector.backbone, category, detector.window_sizes, detector.layers)
-    scores, patches = detector.score(encoded)
+    scores, patches = score_category({None: detector}, category)[None]
     return scores.double().numpy(), to_map(patches, detector.map_size).numpy()
 
 
-def measure(category, scores, patches, masks=None, weights=None):
-    """Image metrics, and with ``masks`` (n, size, size) pixel metrics: dict of metric -> value in [0, 1].
+def measure(category, scores, patches, truth=None):
+    """Image metrics, and with ``truth`` pixel metrics: dict of metric -> value in [0, 1].
 
     Args:
-        scores: (n,). patches: (n, grid * grid). weights: ``metrics.region_weights(masks)``, to compute them once.
+        scores: (n,). patches: (n, grid * grid). truth: ``metrics.Truth`` of the same images, at the size of the maps.
     """
     values = image_metrics(category.labels, scores.double().numpy())
-    if masks is not None:
-        values |= pixel_metrics(masks, to_map(patches, masks.shape[-1]).numpy(), weights)
+    if truth is not None:
+        values |= pixel_metrics(truth, Upsampled(patches, truth.shape[0]))
     return values
 
 
@@ -172,11 +204,32 @@ def unit_file(unit, detector, category):
     return UNITS / name[:2] / f"{name}.json"
 
 
+def keep(file, result):
+    """Write a unit's result (JSON data) where ``unit_file`` says, whole or not at all."""
+    with replacing(file) as temporary:
+        temporary.write_text(json.dumps(result))
+
+
+def complete(category, units, built, files):
+    """The units of one category: yields each with its result, kept from an earlier run or computed and kept now.
+
+    Args:
+        built: dict of method -> ``Detector``. files: dict of unit -> where it is kept; a unit that is not there is not kept.
+    """
+    done = [unit for unit in units if unit in files and files[unit].is_file()]
+    for unit in done:
+        yield unit, json.loads(files[unit].read_text())
+    for unit, result in _run([unit for unit in units if unit not in done], built, category):
+        if unit in files:
+            keep(files[unit], result)
+        yield unit, result
+
+
 def evaluate(profile, backbone, categories, units, built=None):
     """Every unit on every category: a tidy DataFrame with ``COLUMNS``, values in [0, 1].
 
-    A category's images are encoded once for all units; each unit is kept when it is done, so that a stopped run goes on where
-    it was and a changed setting runs again only what depends on it.
+    Each unit is kept when it is done, so that a stopped run goes on where it was and a changed setting runs again only what
+    depends on it.
 
     Args:
         units: such as ``zero_shot(profile)``. built: dict of method -> ``Detector`` for methods that are not the profile's
@@ -188,22 +241,16 @@ def evaluate(profile, backbone, categories, units, built=None):
     for category in categories:
         if len(set(category.labels)) < 2:
             raise ValueError(f"{category.name} has only one class in test/; metrics need good and defective images")
-    own, built = built or {}, dict(built or {})
-    for method in dict.fromkeys(unit.method for unit in units):
-        if method not in built:
-            built[method] = build_detector(method, profile, backbone)
+    own = built or {}
+    built = build_detectors([unit for unit in units if unit.method not in own], profile, backbone) | own
     rows = []
     with tqdm(total=len(units) * len(categories), desc="benchmark", unit="unit") as progress:
         for category in categories:
             progress.set_postfix_str(category.name, refresh=False)
             files = {unit: unit_file(unit, built[unit.method], category) for unit in units if unit.method not in own}
-            done = {unit: json.loads(file.read_text())["metrics"] for unit, file in files.items() if file.is_file()}
-            progress.update(len(done))
-            for unit, result in _run([unit for unit in units if unit not in done], built, category, backbone):
+            done = {}
+            for unit, result in complete(category, units, built, files):
                 done[unit] = result["metrics"]
-                if unit in files:
-                    with replacing(files[unit]) as temporary:
-                        temporary.write_text(json.dumps(result))
                 progress.update()
             for unit in units:
                 sees = "support images" if unit.shots else built[unit.method].sees
@@ -215,30 +262,30 @@ def evaluate(profile, backbone, categories, units, built=None):
 def _needs(methods):
     """Window sizes and layers that some detectors need together."""
     methods = list(methods)
-    return (sorted({k for method in methods for k in getattr(method, name)}) for name in ("window_sizes", "layers"))
+    return tuple(
+        tuple(sorted({k for method in methods for k in getattr(method, name)})) for name in ("window_sizes", "layers")
+    )
 
 
-def _run(units, built, category, backbone):
-    """Compute units of one category: yields each with its result (JSON data) when it is done."""
-    if not units:
-        return
-    sizes, layers = _needs(built[unit.method] for unit in units)
-    encoded = encode_category(backbone, category, sizes, layers)
-    truth = {}
-    for size in {built[unit.method].map_size for unit in units} if category.has_masks else ():
-        masks = masks_of(category, size)
-        truth[size] = masks, region_weights(masks)
+def _run(units, built, category):
+    """Compute units of one category, those of one draw together: yields each with its result (JSON data)."""
+    sizes = {built[unit.method].map_size for unit in units} if category.has_masks else ()
+    truth = {size: Truth(load_mask(sample, size)[None] for sample in category.test) for size in sizes}
     by_draw = defaultdict(list)
     for unit in units:
         by_draw[unit.seed if unit.shots else None].append(unit)
     for seed, drawn in by_draw.items():
+        prepared, support = {}, None
         if seed is not None:
             paths = draw_support(category, max(unit.shots for unit in drawn), seed)
-            support = store.encode(backbone, paths, sizes, layers)
+            needs = _needs(built[unit.method] for unit in drawn)
+            backbone = built[drawn[0].method].backbone  # one by one: their last bits must not depend on the draw
+            support = Encoded.join(store.encode(backbone, [path], *needs) for path in paths)
         for unit in drawn:
-            detector = built[unit.method].prepare(category.noun, support[: unit.shots] if unit.shots else None)
-            scores, patches = detector.score(encoded)
-            values = measure(category, scores, patches, *truth.get(detector.map_size, (None, None)))
+            few = support[: unit.shots] if unit.shots else None
+            prepared[unit] = copy(built[unit.method]).prepare(category.noun, few)
+        for unit, (scores, patches) in score_category(prepared, category).items():
+            values = measure(category, scores, patches, truth.get(prepared[unit].map_size))
             about = {"unit": asdict(unit), "dataset": category.dataset, "category": category.name}
             yield unit, about | {"metrics": values, "scores": scores.tolist()}
 
@@ -256,7 +303,7 @@ def estimate(profile, backbone, categories, images):
         DataFrame: set, images, units, hours, gigabytes (of the largest category; the model and Python come on top).
     """
     units = zero_shot(profile) + few_shot(profile)
-    built = {method: build_detector(method, profile, backbone) for method in {unit.method for unit in units}}
+    built = build_detectors(units, profile, backbone)
     sizes, layers = _needs(built.values())
     encoding, held, took = [], 0, defaultdict(lambda: defaultdict(list))
     for category in categories:
@@ -264,27 +311,29 @@ def estimate(profile, backbone, categories, images):
         paths = [s.path for s in category.test]
         encoded = Encoded.join(backbone.encode(b, sizes, layers) for b in batches(backbone, paths))
         encoding.append((time.perf_counter() - began) / n)
-        tensors = [encoded.image, encoded.patches, *encoded.windows.values(), *encoded.layers.values()]
+        whole = any(detector.transductive for detector in built.values())
+        tensors = [encoded.image, encoded.patches, *encoded.layers.values()] if whole else []
         held = sum(t.nbytes for t in tensors) / n
-        masks = masks_of(category, profile.map_size)
         for method, detector in built.items():
             detector.prepare(category.noun, encoded[:1] if method in profile.few_shot else None)
             for times in SIZES:
                 many = np.tile(np.arange(n), times)
                 labelled = replace(category, test=category.test * times)
+                truth = Truth(load_mask(sample, profile.map_size)[None] for sample in labelled.test)
                 began = time.perf_counter()
-                measure(labelled, *detector.score(encoded[many]), masks[many])
+                measure(labelled, *detector.score(encoded[many]), truth)
                 took[method][times * n].append(time.perf_counter() - began)
     costs = {
         method: np.polyfit(list(by_n), [np.mean(t) for t in by_n.values()], 2 if method == "musc" else 1)
         for method, by_n in took.items()
     }
-    rows, pixel = [], 40 * profile.map_size**2  # bytes a pixel of a map costs while it is sorted
+    rows = []
     for name, counts in images.items():
         total, support = sum(counts), len(counts) * max(profile.shots, default=0) * profile.draws
         seconds = np.mean(encoding) * (total + support)
         seconds += sum(max(0.0, np.polyval(costs[unit.method], n)) for unit in units for n in counts)
-        gigabytes = max(counts) * (held + pixel) / 1e9
+        sorting = 12 * min(PIXELS, max(counts) * profile.map_size**2)  # bytes
+        gigabytes = (max(counts) * held + sorting) / 1e9
         row = {"set": name, "images": total, "units": len(units) * len(counts)}
         rows.append(row | {"hours": seconds / 3600, "gigabytes": gigabytes})
     return pd.DataFrame(rows)

@@ -45,7 +45,8 @@ def image_draws(labels, scores, name, n=DRAWS):
 
 def _histograms(masks, maps):
     """Per image and score level, highest first: background pixels, defective pixels, and regions (each of weight one)."""
-    edges = np.unique(np.quantile(maps, np.linspace(0, 1, BINS + 1)[1:-1]))
+    ordered = np.sort(maps, axis=None)
+    edges = np.unique(ordered[np.linspace(0, ordered.size - 1, BINS + 1)[1:-1].round().astype(int)])
     level = edges.size - np.searchsorted(edges, maps)
     size = edges.size + 1
     background, defective, regions, number = [], [], [], []

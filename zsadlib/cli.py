@@ -1,4 +1,4 @@
-"""The command line: ``zsad study|score|evaluate``, ``zsad data``, ``zsad prompts``, ``zsad cache``.
+"""The command line: ``zsad study|score|evaluate|bench``, ``zsad data``, ``zsad prompts``, ``zsad cache``.
 
 Exit codes: 0 all went well, 1 some input failed (its row says why), 2 the call or a folder's layout was wrong (nothing was
 written).
@@ -181,7 +181,8 @@ def score(
                 if not row["error"]:  # a second look: the verdict may depend on the whole batch
                     try:
                         image = load_image(path)
-                        (found,) = detector.explain(backbone.preprocess([image]), threshold=threshold)
+                        encoded = backbone.encode(backbone.preprocess([image]))
+                        (found,) = detector.explain(encoded, threshold=threshold)
                         reasons = [in_pixels(reason, image.size) for reason in found]
                     except ValueError as error:  # it went away meanwhile; its score stands
                         row["error"] = str(error)
@@ -288,6 +289,32 @@ def evaluate(
     with replacing(out) as temporary:
         table.to_csv(temporary, index=False)
     typer.echo(table.pivot(index="metric", columns="method", values="value").round(4).to_string())
+
+
+@app.command()
+@one_sentence
+def bench(
+    out: Annotated[Path, typer.Option(help="CSV to write: the tidy table of both benchmarks.")],
+    profile: ProfileOption = "mini",
+    backend: Annotated[str, typer.Option(help="loky (this machine) or ray (the cluster at RAY_ADDRESS).")] = "loky",
+    jobs: Annotated[int, typer.Option(help="Workers; -1: as many as there are processors.")] = 2,
+    limit: Annotated[int, typer.Option(min=0, help="Test images of each category; 0: all.")] = 0,
+):
+    """Both benchmarks (zero-shot and few-shot) by many workers; what is done is kept, and a lost worker's part done again."""
+    from zsadlib import benchmark, parallel
+    from zsadlib import study as chain
+    from zsadlib.datasets import load_split
+    from zsadlib.files import replacing
+    from zsadlib.profiles import load_profile
+
+    check_outputs(out)
+    settings = load_profile(profile)
+    chain.keep_out(settings, out.parent)
+    units = benchmark.zero_shot(settings) + benchmark.few_shot(settings)
+    table = parallel.evaluate(settings, load_split(settings.test, limit), units, backend, jobs)
+    with replacing(out) as temporary:
+        table.to_csv(temporary, index=False)
+    typer.echo(f"{len(units)} units in {out}")
 
 
 @data_app.command("fetch")

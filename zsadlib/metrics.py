@@ -27,21 +27,32 @@ class Ranked:
     normal: int
 
 
-def rank(normal, abnormal):
+def rank(normals, abnormal):
     """Look abnormal scores up among normal ones: ``Ranked``.
+
+    Args:
+        normals: iterable of arrays, so that normal scores need not be in memory together. abnormal: (abnormal,).
 
     Raises:
         ValueError: one class is empty, or a score is not finite.
     """
-    if not (len(normal) and len(abnormal)):
-        kind = "abnormal" if len(abnormal) else "normal"
-        raise ValueError(f"all {len(normal) + len(abnormal)} labels are {kind}; a metric needs both classes")
-    if not (np.isfinite(normal).all() and np.isfinite(abnormal).all()):
-        raise ValueError("scores contain NaN or infinity; every score must be finite")
-    normal, order = np.sort(normal), np.argsort(abnormal, kind="stable")
+    order = np.argsort(abnormal, kind="stable")
     scores = abnormal[order]
-    low, high = (np.searchsorted(normal, scores, side) for side in ("left", "right"))
-    return Ranked(scores, order, len(normal) - high, high - low, len(normal))
+    above, tied, count = np.zeros(len(scores), int), np.zeros(len(scores), int), 0
+    finite = np.isfinite(scores).all()
+    for part in normals:
+        part = np.sort(part)
+        finite = finite and np.isfinite(part[-1:]).all() and np.isfinite(part[:1]).all()  # NaN sorts last
+        low, high = (np.searchsorted(part, scores, side) for side in ("left", "right"))
+        above += len(part) - high
+        tied += high - low
+        count += len(part)
+    if not (count and len(scores)):
+        kind = "abnormal" if len(scores) else "normal"
+        raise ValueError(f"all {count + len(scores)} labels are {kind}; a metric needs both classes")
+    if not finite:
+        raise ValueError("scores contain NaN or infinity; every score must be finite")
+    return Ranked(scores, order, above, tied, count)
 
 
 def _binary(ranked):
@@ -73,7 +84,7 @@ def binary_metrics(labels, scores):
     labels, scores = np.asarray(labels).ravel().astype(bool), np.asarray(scores).ravel()
     if labels.shape != scores.shape:
         raise ValueError(f"{labels.size} labels but {scores.size} scores; give one score per label")
-    return _binary(rank(scores[~labels], scores[labels]))
+    return _binary(rank([scores[~labels]], scores[labels]))
 
 
 def region_shares(mask):
@@ -83,17 +94,35 @@ def region_shares(mask):
     return (1 / np.bincount(inside, minlength=count + 1)[1:])[inside - 1], count
 
 
-def region_weights(masks):
-    """What each defective pixel counts in AUPRO: 1 / (pixels of its 8-connected region x regions); (defective pixels,)."""
-    masks = np.asarray(masks, bool)
-    weights, regions = [], 0
-    for mask in masks[masks.any((1, 2))]:
-        shares, count = region_shares(mask)
-        weights.append(shares)
-        regions += count
-    if not regions or masks.all():
-        raise ValueError("AUPRO needs defective and normal pixels")
-    return np.concatenate(weights) / regions
+class Truth:
+    """Ground truth of many images in little memory: masks as bits, and what each defective pixel counts in AUPRO.
+
+    Args:
+        masks: iterable of bool arrays (n, height, width), such as parts of a set, in order.
+
+    Attributes:
+        weights: (defective pixels,), 1 / (pixels of its 8-connected region x regions), in the order of the masks.
+    """
+
+    def __init__(self, masks):
+        self._bits, weights, regions = [], [], 0
+        for part in masks:
+            for mask in np.asarray(part, bool):
+                self.shape = mask.shape
+                self._bits.append(np.packbits(mask))
+                if mask.any():
+                    shares, count = region_shares(mask)
+                    weights.append(shares)
+                    regions += count
+        self.weights = np.concatenate(weights) / regions if regions else np.zeros(0)
+
+    def __len__(self):
+        return len(self._bits)
+
+    def __getitem__(self, rows):
+        """Masks (rows, height, width), bool, of a slice."""
+        bits, pixels = np.stack(self._bits[rows]), self.shape[0] * self.shape[1]
+        return np.unpackbits(bits, axis=1, count=pixels).view(bool).reshape(-1, *self.shape)
 
 
 def _aupro(ranked, weights, limit):
@@ -116,7 +145,7 @@ def aupro(masks, maps, limit=0.3):
     Raises:
         ValueError: there is no defective pixel or no normal one, or shapes differ.
     """
-    return pixel_metrics(masks, maps, limit=limit)["pixel_aupro"]
+    return pixel_metrics(masks, maps, limit)["pixel_aupro"]
 
 
 def aupro_200(masks, maps, limit=0.3):
@@ -143,15 +172,25 @@ def image_metrics(labels, scores):
     return {f"image_{name}": value for name, value in binary_metrics(labels, scores).items()}
 
 
-def pixel_metrics(masks, maps, weights=None, limit=0.3):
-    """pixel_auroc, pixel_ap, pixel_f1max and pixel_aupro of maps (n, size, size) against masks of the same shape.
+PIXELS = 2**24  # that are sorted together
 
-    ``weights``: ``region_weights(masks)``, where many maps are measured against the same masks.
+
+def pixel_metrics(masks, maps, limit=0.3):
+    """pixel_auroc, pixel_ap, pixel_f1max and pixel_aupro, exact, from one ranking.
+
+    Args:
+        masks: (n, height, width) bool, or a ``Truth`` (to find its regions once for many maps). maps: an array of that shape,
+            or what gives one for a slice of images (``aligner.Upsampled``), so that not all are in memory at a time.
+
+    Raises:
+        ValueError: there is no defective pixel or no normal one, shapes differ, or a score is not finite.
     """
-    masks, maps = np.asarray(masks, bool), np.asarray(maps)
-    if masks.shape != maps.shape:
-        raise ValueError(f"masks {masks.shape} and maps {maps.shape} differ in shape")
-    weights = region_weights(masks) if weights is None else weights
-    ranked = rank(maps[~masks], maps[masks])
+    truth = masks if isinstance(masks, Truth) else Truth([masks])
+    if (len(truth), *truth.shape) != tuple(maps.shape):
+        raise ValueError(f"masks {(len(truth), *truth.shape)} and maps {tuple(maps.shape)} differ in shape")
+    step = max(1, PIXELS // (truth.shape[0] * truth.shape[1]))
+    slices = [slice(start, start + step) for start in range(0, len(truth), step)]
+    abnormal = np.concatenate([np.asarray(maps[rows])[truth[rows]] for rows in slices])
+    ranked = rank((np.asarray(maps[rows])[~truth[rows]] for rows in slices), abnormal)
     values = {f"pixel_{name}": value for name, value in _binary(ranked).items()}
-    return values | {"pixel_aupro": _aupro(ranked, weights, limit)}
+    return values | {"pixel_aupro": _aupro(ranked, truth.weights, limit)}

@@ -107,6 +107,7 @@ def qualitative(rows, width=1.25):
 
     Args:
         rows: (title, PIL images, dict of method -> maps (images, size, size), masks) per category; masks are outlined in white.
+            Two images are taken for a normal and a defective one.
     """
     methods, count = list(rows[0][2]), len(rows[0][1])
     columns = count * (1 + len(methods))
@@ -122,7 +123,8 @@ def qualitative(rows, width=1.25):
             line[place].imshow(picture)
             for axis, method in zip(line[place + 1 :], methods, strict=False):
                 _overlay(axis, picture, maps[method][i], low, high, mask)
-    for axis, title in zip(axes[0], ["image", *methods] * count, strict=True):
+    pictures = ["normal", "defective"] if count == 2 else [f"image {i + 1}" for i in range(count)]
+    for axis, title in zip(axes[0], [name for p in pictures for name in (p, *methods)], strict=True):
         axis.set_title(title, fontsize=8)
     return _finished(figure)
 

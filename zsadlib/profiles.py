@@ -13,8 +13,8 @@ class Profile(BaseModel):
 
     ``development`` and ``test`` name data sets (``datasets.load_dataset``). ``layers`` are blocks, counted from 1, for the
     methods that compare patch tokens. ``draws`` of support images are made for each number of ``shots``. float32 is the
-    reference ``precision``; the others are for GPUs and processors that have them. ``dry_run`` allows random weights and
-    forbids ``results/``.
+    reference ``precision``; the others are for GPUs and processors that have them, and "auto" is the fastest of them. ``dry_run``
+    allows random weights and forbids ``results/``.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -24,7 +24,7 @@ class Profile(BaseModel):
     image_size: int = Field(ge=32, le=2048)
     layers: tuple[int, ...] = Field(min_length=1)
     device: Literal["auto", "cpu", "cuda"]
-    precision: Literal["float32", "bfloat16", "float16"]
+    precision: Literal["float32", "bfloat16", "float16", "auto"]
     development: tuple[str, ...] = Field(min_length=1)
     test: tuple[str, ...] = Field(min_length=1)
     methods: tuple[Literal["clip-ac", "winclip", "alfa", "musc"], ...] = Field(min_length=1)

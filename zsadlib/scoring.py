@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 from torch.nn import functional as F
 
+from zsadlib import store
 from zsadlib.prompts import SHORT_TEMPLATES, STATIC_ABNORMAL, STATIC_NORMAL, TEMPLATES, load_bank
 
 SCORE_TEMPERATURE = 0.07  # WinCLIP's
@@ -41,14 +42,14 @@ class PromptEnsemble:
 def embed_prompts(backbone, prompts, templates=TEMPLATES):
     """One embedding per prompt: the mean over the templates, un-normalised as in WinCLIP, then normalised: (n, dim)."""
     texts = [template.format(prompt) for prompt in prompts for template in templates]
-    embeddings = backbone.encode_text(texts, normalize=False)
+    embeddings = store.encode_text(backbone, texts, normalize=False)
     return F.normalize(embeddings.unflatten(0, (len(prompts), len(templates))).mean(1), dim=-1)
 
 
 def side_embedding(backbone, prompts, templates=TEMPLATES):
     """One embedding for a whole side, (1, dim): mean over prompts and templates, un-normalised, then normalised (WinCLIP)."""
     texts = [template.format(prompt) for prompt in prompts for template in templates]
-    return F.normalize(backbone.encode_text(texts, normalize=False).mean(0, keepdim=True), dim=-1)
+    return F.normalize(store.encode_text(backbone, texts, normalize=False).mean(0, keepdim=True), dim=-1)
 
 
 def build_ensemble(backbone, category, normal, abnormal, templates=TEMPLATES):

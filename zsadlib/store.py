@@ -1,4 +1,4 @@
-"""Embeddings on disk: what a backbone made of an image is computed once.
+"""Embeddings on disk: what a backbone made of an image or a sentence is computed once.
 
 Everything is kept under a hash of what it depends on: the bytes of the image, and ``Backbone.fingerprint``. Files are
 safetensors, replaced whole, so two processes may share the folder; the least recently used go when it outgrows its bound.
@@ -6,11 +6,16 @@ safetensors, replaced whole, so two processes may share the folder; the least re
 
 import contextlib
 import hashlib
+import json
 import os
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from torch.nn import functional as F
 
 from zsadlib.backbones import Encoded
 from zsadlib.datasets import load_image
@@ -20,9 +25,14 @@ FOLDER = CACHE / "embeddings"
 GIGABYTES = float(os.environ.get("ZSAD_CACHE_GB", 20))
 
 
-def _file(image, backbone, part):
-    name = hashlib.sha256(f"{image} {backbone.fingerprint} {part}".encode()).hexdigest()
+def _file(content, backbone, part):
+    name = hashlib.sha256(f"{content} {backbone.fingerprint} {part}".encode()).hexdigest()
     return FOLDER / name[:2] / f"{name}.safetensors"
+
+
+def _save(tensor, path):
+    with replacing(path) as temporary:
+        save_file({"it": tensor.contiguous()}, temporary)
 
 
 def _load(path):
@@ -68,49 +78,66 @@ def digest(path):
     return _digest(path, os.stat(path).st_mtime_ns)
 
 
-def encode(backbone, paths, window_sizes=(), layers=()):
-    """``Encoded`` of image files, in order: kept embeddings where there are some, the others computed and kept.
+def encode_text(backbone, texts, normalize=True):
+    """``Backbone.encode_text``, kept: one file for each list of sentences."""
+    file = _file(json.dumps(texts), backbone, "text")
+    embeddings = _load(file)
+    if embeddings is None:
+        embeddings = backbone.encode_text(texts, normalize=False)
+        _save(embeddings, file)
+    return F.normalize(embeddings, dim=-1) if normalize else embeddings
+
+
+def _ahead(prepare, items, depth=2):
+    """``map(prepare, items)`` by a thread that is up to ``depth`` items ahead of whoever uses them."""
+    waiting = deque()
+    with ThreadPoolExecutor(1) as thread:
+        for item in items:
+            waiting.append(thread.submit(prepare, item))
+            if len(waiting) > depth:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+
+
+def encode_batches(backbone, paths, window_sizes=(), layers=(), values=()):
+    """Yields ``Encoded`` of image files, ``backbone.batch_size`` at a time, in order: kept where there is all, or computed.
+
+    A batch is computed whole where something of it is missing, so that what is kept does not depend on what was there (a
+    matrix product's last bits depend on the number of its rows). The next images are read while the model works.
 
     Args:
-        window_sizes, layers: as in ``Backbone.encode``.
+        window_sizes, layers, values: as in ``Backbone.encode``.
     """
-    parts = ["image", "patches", *(f"windows {k}" for k in window_sizes), *(f"layer {i}" for i in layers)]
-    files = [{part: _file(digest(path), backbone, part) for part in parts} for path in paths]
-    whole = {}  # part -> (images, ...), filled as embeddings come
+    extra = [("windows", k) for k in window_sizes] + [("layers", i) for i in layers] + [("values", n) for n in values]
+    parts = [("image", ""), ("patches", ""), *extra]
 
-    def put(row, part, tensor):
-        if part not in whole:
-            whole[part] = tensor.new_empty(len(paths), *tensor.shape)
-        whole[part][row] = tensor
+    def prepare(some):
+        files = {part: [_file(digest(path), backbone, " ".join(map(str, part))) for path in some] for part in parts}
+        kept = {part: [_load(file) for file in own] for part, own in files.items()}
+        kept = {part: torch.stack(own) for part, own in kept.items() if all(tensor is not None for tensor in own)}
+        missing = [part for part in parts if part not in kept]
+        return files, kept, missing, backbone.preprocess([load_image(path) for path in some]) if missing else None
 
-    missing = {}
-    for row, own in enumerate(files):
-        for part, file in own.items():
-            tensor = _load(file)
-            if tensor is None:
-                missing.setdefault(row, []).append(part)
-            else:
-                put(row, part, tensor)
-    rows = list(missing)
-    for start in range(0, len(rows), backbone.batch_size):
-        some = rows[start : start + backbone.batch_size]
-        wanted = {part for row in some for part in missing[row]}
-        batch = backbone.preprocess([load_image(paths[row]) for row in some])
-        encoded = backbone.encode(
-            batch,
-            tuple(k for k in window_sizes if f"windows {k}" in wanted),
-            tuple(i for i in layers if f"layer {i}" in wanted),
+    size, computed = backbone.batch_size, False
+    for files, kept, missing, batch in _ahead(prepare, [paths[i : i + size] for i in range(0, len(paths), size)]):
+        if missing:
+            computed = True
+            keys = (tuple(key for kind, key in missing if kind == name) for name in ("windows", "layers", "values"))
+            encoded = backbone.encode(batch, *keys)
+            for kind, key in missing:
+                found = getattr(encoded, kind)
+                kept[kind, key] = found[key] if isinstance(found, dict) else found
+                for file, tensor in zip(files[kind, key], kept[kind, key], strict=True):
+                    _save(tensor, file)
+        whole = (
+            {key: kept[name, key] for kind, key in extra if kind == name} for name in ("windows", "layers", "values")
         )
-        found = {"image": encoded.image, "patches": encoded.patches}
-        found |= {f"windows {k}": t for k, t in encoded.windows.items()} | {
-            f"layer {i}": t for i, t in encoded.layers.items()
-        }
-        for place, row in enumerate(some):
-            for part in missing[row]:
-                put(row, part, found[part][place])
-                with replacing(files[row][part]) as temporary:
-                    save_file({"it": found[part][place].contiguous()}, temporary)
-    if rows:
+        yield Encoded(kept["image", ""], kept["patches", ""], *whole)
+    if computed:
         trim()
-    windows, kept = {k: whole[f"windows {k}"] for k in window_sizes}, {i: whole[f"layer {i}"] for i in layers}
-    return Encoded(whole["image"], whole["patches"], windows, kept)
+
+
+def encode(backbone, paths, window_sizes=(), layers=(), values=()):
+    """``encode_batches``, joined: all in memory."""
+    return Encoded.join(encode_batches(backbone, paths, window_sizes, layers, values))

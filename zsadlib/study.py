@@ -12,10 +12,7 @@ import tempfile
 import time
 from pathlib import Path
 
-import jupytext
-import nbformat
 import pandas as pd
-import papermill
 from tqdm.auto import tqdm
 
 from zsadlib import benchmark, datasets, embedded, miniad
@@ -68,6 +65,8 @@ def notebook_scripts(only=()):
 
 def notebook_parameters(script):
     """Parameters of a notebook: name -> default value."""
+    import jupytext  # here and below: slow to import, and notebooks need only a folder of this module
+
     notebook = jupytext.read(script)
     for cell in notebook.cells:
         if "parameters" in cell.metadata.get("tags", []):
@@ -162,6 +161,10 @@ def run(profile_name="mini", parameters=None, results=None, only=(), publish=Fal
         ValueError: a wrong profile, parameter or notebook, before anything runs.
         papermill.PapermillExecutionError: a cell failed.
     """
+    import jupytext
+    import nbformat
+    import papermill
+
     profile = load_profile(profile_name)
     if str(profile_name).endswith(".json"):
         profile_name = str(Path(profile_name).resolve())  # notebooks run in their own folder

@@ -47,21 +47,20 @@ class Alfa(Detector):
             patches, image_score = (patches + far) / 2, (image_score + far.amax(1)) / 2
         return image_score, patches
 
-    def explain(self, batch, top=3, threshold=0.5):
+    def explain(self, encoded, top=3, threshold=0.5):
         """The heaviest prompts of the side that won, each with its own map. (This project's reading of "in words".)
 
         A prompt is judged alone against the other side's adapted embedding: its map says *where* this sentence, rather than
         the whole side, sees something abnormal. Only words explain: the memory of a few-shot detector is left out.
 
         Args:
-            batch: preprocessed images. top: prompts per image, largest weight first; those of weight 0 are left out.
+            encoded: ``Encoded`` images. top: prompts per image, largest weight first; those of weight 0 are left out.
             threshold: of the verdict: abnormal where the image score is at least this.
 
         Returns:
             per image a list of dicts: side, prompt, weight in [0, 1], score (P(abnormal) by this prompt alone), map
             (map_size, map_size) in [0, 1].
         """
-        encoded = self.backbone.encode(batch)
         weights = dict(
             zip(("normal", "abnormal"), scoring.READINGS[self.reading](encoded.image, self.ensemble), strict=True)
         )

@@ -15,10 +15,11 @@ class Detector:
     unlabelled test set" (transductive), "other categories" with their labels (trained). Support images are said per row.
 
     Attributes:
-        name: in the tables. sees: as above. window_sizes, layers: what ``Backbone.encode`` has to compute for it.
+        name: in the tables. sees: as above. transductive: ``score`` must be given a whole test set at a time. window_sizes,
+            layers: what ``Backbone.encode`` has to compute for it.
     """
 
-    name, sees = "", "nothing"
+    name, sees, transductive = "", "nothing", False
     window_sizes, layers = (), ()
 
     def __init__(self, backbone, map_size=MAP_SIZE):

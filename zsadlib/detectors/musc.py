@@ -69,7 +69,7 @@ class MuSc(Detector):
         layers: blocks whose patch tokens are compared, counted from 1.
     """
 
-    name, sees = "musc", "the unlabelled test set"
+    name, sees, transductive = "musc", "the unlabelled test set", True
 
     def __init__(self, backbone, map_size=MAP_SIZE, layers=(1,)):
         super().__init__(backbone, map_size)

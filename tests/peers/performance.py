@@ -1,0 +1,343 @@
+"""Speed and memory, ours and anomalib's, side by side in one run on one machine (make bench).
+
+    python performance.py PYTHON-OF-THE-PEER
+
+Writes results/performance.csv (medians of ``RUNS`` runs in which all sides take turns) and results/performance.png. Absolute
+times mean nothing elsewhere, ratios do. Weights are random: speed does not depend on them.
+"""
+
+import json
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
+from tqdm import tqdm
+
+from zsadlib import aligner, backbones, benchmark, datasets, detectors, metrics, profiles, store, study
+from zsadlib.files import ROOT, replacing
+
+RUNS = 5
+BATCHES = (1, 2, 4)
+MAPS = (20, 40, 80)
+IMAGES = (500, 4000)
+SET = 1725  # MVTec AD's test images
+PAPER = profiles.load_profile("paper")
+HERE = Path(__file__).parent
+
+
+class Peer:
+    """anomalib in its own environment; ``peer("winclip", 2)`` makes it run once and gives the seconds."""
+
+    def __init__(self, python, folder):
+        command = [python, "-W", "ignore", str(HERE / "anomalib_speed.py"), str(folder)]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self.process.stdout.readline()
+
+    def __call__(self, what, number):
+        self.process.stdin.write(json.dumps({"what": what, "number": number}) + "\n")
+        self.process.stdin.flush()
+        return float(self.process.stdout.readline())
+
+
+def seconds(run):
+    began = time.perf_counter()
+    with torch.inference_mode():
+        run()
+    return time.perf_counter() - began
+
+
+def take_turns(task, number, contestants):
+    """Rows of one comparison. contestants: name -> function that runs once and returns the seconds."""
+    for run in contestants.values():
+        run()  # the first warms up
+    took = {name: [] for name in contestants}
+    for _ in range(RUNS):
+        for name, run in contestants.items():
+            took[name].append(run())
+    for name, times in took.items():
+        yield {"task": task, "number": number, "who": name, "value": float(np.median(times)), "unit": "s", "runs": RUNS}
+
+
+def images(peer, number):
+    """One batch of preprocessed images to scores and maps, ViT-B-16-plus-240."""
+    batch = torch.randn(number, 3, 240, 240, generator=torch.Generator().manual_seed(1))
+    reference = backbones.load_backbone(PAPER.backbone, "", "cpu", True, PAPER.image_size)
+    fast = backbones.load_backbone(PAPER.backbone, "", "cpu", True, PAPER.image_size, "bfloat16")
+    matrix = torch.randn(reference.width + 1, reference.dim)
+    ours = {}
+    for name, backbone in (("float32", reference), ("bfloat16", fast)):
+        alfa = detectors.Alfa(backbone, aligner.Aligner(matrix, backbone.name), ("static",)).prepare("screw")
+        winclip = detectors.WinClip(backbone, 240).prepare("screw")
+        ours |= {
+            f"forward pass, {name}": lambda b=backbone: seconds(lambda: b.model.encode_image(batch)),
+            f"alfa, {name}": lambda d=alfa: seconds(lambda: d.predict(batch)),
+            f"winclip, {name}": lambda d=winclip: seconds(lambda: d.predict(batch)),
+        }
+    plain = ours.pop("forward pass, bfloat16")
+    ours["forward pass, bfloat16"] = lambda: under_autocast(plain)
+    yield from take_turns("images", number, ours | {"anomalib winclip, float32": lambda: peer("winclip", number)})
+
+
+def under_autocast(run):
+    with torch.autocast("cpu", torch.bfloat16):
+        return run()
+
+
+def pictures(number, size):
+    """Maps with broad bumps, and masks with regions: what a set looks like."""
+    rng = torch.Generator().manual_seed(number)
+    maps = torch.nn.functional.interpolate(torch.rand(number, 1, 15, 15, generator=rng), size=size, mode="bilinear")[
+        :, 0
+    ]
+    coarse = torch.nn.functional.interpolate(torch.rand(number, 1, 9, 9, generator=rng), size=size, mode="bilinear")[
+        :, 0
+    ]
+    return maps, coarse > 0.85
+
+
+def region_overlap(peer, folder, number):
+    maps, masks = pictures(number, 256)
+    torch.save((maps, masks.int()), folder / f"maps{number}.pt")
+    contestants = {
+        "ours, exact": lambda: seconds(lambda: metrics.aupro(masks.numpy(), maps.numpy())),
+        "anomalib": lambda: peer("aupro", number),
+        "200 thresholds": lambda: seconds(lambda: metrics.aupro_200(masks.numpy(), maps.numpy())),
+    }
+    yield from take_turns("aupro", number, contestants)
+
+
+def pixels(number):
+    maps, masks = (x.numpy() for x in pictures(number, 256))
+    truth = metrics.Truth([masks])
+
+    def scikit_learn():
+        roc_auc_score(masks.ravel(), maps.ravel())
+        average_precision_score(masks.ravel(), maps.ravel())
+        precision, recall, _ = precision_recall_curve(masks.ravel(), maps.ravel())
+        return np.max(2 * precision * recall / np.maximum(precision + recall, 1e-12))
+
+    contestants = {
+        "ours (and aupro)": lambda: seconds(lambda: metrics.pixel_metrics(truth, maps)),
+        "scikit-learn": lambda: seconds(scikit_learn),
+    }
+    yield from take_turns("pixel auroc, ap, f1max", number, contestants)
+
+
+def whole_set():
+    """All pixel metrics of a set as large as MVTec AD's; run in a process of its own for its peak of memory."""
+    patches, truth = (
+        torch.rand(SET, 15 * 15),
+        metrics.Truth(pictures(5, 240)[1][None, i % 5].numpy() for i in range(SET)),
+    )
+    return seconds(lambda: metrics.pixel_metrics(truth, aligner.Upsampled(patches, 240)))
+
+
+def write_pictures(folder, number):
+    """A category of ``number`` different photographs, half of them with a mask."""
+    base = [datasets.load_image(s.path) for s in datasets.load_miniad("test")[0].take(8).test]
+    rng, mask = np.random.default_rng(0), np.zeros((128, 128), np.uint8)
+    mask[50:70, 40:60] = 255
+    for kind in ("test/good", "test/bad", "ground_truth/bad"):
+        (folder / kind).mkdir(parents=True, exist_ok=True)
+    for i in range(number):
+        picture = np.asarray(base[i % 8].resize((128, 128)), np.int16) + rng.integers(-9, 10, (128, 128, 3))
+        kind = "bad" if i % 2 else "good"
+        Image.fromarray(np.clip(picture, 0, 255).astype(np.uint8)).save(folder / f"test/{kind}/{i:04d}.png")
+        if i % 2:
+            Image.fromarray(mask).save(folder / f"ground_truth/bad/{i:04d}_mask.png")
+
+
+def benchmark_of(folder, number):
+    """``benchmark.evaluate`` of zero-shot methods on the first ``number`` pictures."""
+    profile = profiles.load_profile("mini")
+    category = datasets.read_category(folder, "bolt")
+    order = sorted(category.test, key=lambda s: s.path.name)[: int(number)]
+    units = [benchmark.Unit("alfa"), benchmark.Unit("winclip")]
+    backbone = benchmark.profile_backbone(profile)
+    return seconds(lambda: benchmark.evaluate(profile, backbone, [replace(category, test=tuple(order))], units))
+
+
+def child(what, *arguments):
+    """Seconds and peak memory (GB) of one of the functions above in a process of its own, with an empty cache."""
+    with tempfile.TemporaryDirectory() as cache:
+        command = [sys.executable, __file__, "--child", cache, what, *map(str, arguments)]
+        found = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1]
+    return json.loads(found)
+
+
+def be_child(cache, what, *arguments):
+    torch.set_num_threads(2)
+    store.FOLDER, benchmark.UNITS = Path(cache) / "embeddings", Path(cache) / "units"
+    took = globals()[what](*arguments)
+    status = Path("/proc/self/status").read_text()  # getrusage would count the parent's memory before exec
+    print(json.dumps([took, int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 1e6]))
+
+
+def precision():
+    """Largest difference of an image or pixel AUROC of alfa between bfloat16 and float32, over MiniAD's test categories."""
+    profile, found = profiles.load_profile("mini"), []
+    categories = datasets.load_miniad("test")
+    for name in ("float32", "bfloat16"):
+        plan = profile.model_copy(update={"precision": name})
+        backbone = benchmark.profile_backbone(plan)
+        detector = benchmark.build_detector("alfa", plan, backbone)
+        table = benchmark.evaluate(plan, backbone, categories, [benchmark.Unit("alfa")], {"alfa": detector})
+        found.append(table[table.metric.isin(["image_auroc", "pixel_auroc"])].value.to_numpy())
+    return float(np.abs(found[0] - found[1]).max())
+
+
+def decoding(folder):
+    """The share of the time in which the model works, from image files of MVTec AD's size to embeddings."""
+    rng = np.random.default_rng(0)
+    for i in range(32):
+        coarse = rng.integers(0, 256, (64, 64, 3), np.uint8)
+        noise = rng.integers(-8, 9, (1024, 1024, 3))
+        large = np.asarray(Image.fromarray(coarse).resize((1024, 1024)), np.int16) + noise
+        Image.fromarray(np.clip(large, 0, 255).astype(np.uint8)).save(folder / f"{i}.png")
+    backbone = backbones.load_backbone(PAPER.backbone, "", "cpu", True, PAPER.image_size)
+    backbone.batch_size = 4
+    paths, encode, inside = sorted(folder.glob("*.png")), backbone.encode, []
+
+    def timed(*arguments):
+        began = time.perf_counter()
+        found = encode(*arguments)
+        inside[-1] += time.perf_counter() - began
+        return found
+
+    backbone.encode = timed
+    shares, kept = [], store.FOLDER
+    for run in range(RUNS):
+        inside.append(0.0)
+        store.FOLDER = folder / f"cache{run}"
+        whole = seconds(lambda: [None for _ in store.encode_batches(backbone, paths)])
+        shares.append(inside[-1] / whole)
+    store.FOLDER = kept
+    del backbone.encode
+    return float(np.median(shares))
+
+
+def draw(table):
+    """One figure: time an image over the batch size, and time of AUPRO over the number of maps."""
+    figure, axes = plt.subplots(1, 2, figsize=(10, 3.8))
+    for ax, task, per, x in (
+        (axes[0], "images", True, "images in a batch"),
+        (axes[1], "aupro", False, "maps of 256 x 256"),
+    ):
+        rows = table[table.task == task]
+        for who, group in rows.groupby("who", sort=False):
+            dashed = "--" if "forward" in who else "-"
+            ax.plot(group.number, group.value / (group.number if per else 1), dashed, marker="o", ms=4, label=who)
+        ax.set(yscale="log", xlabel=x, ylabel="seconds an image" if per else "seconds", xticks=sorted(set(rows.number)))
+        ax.legend(fontsize=7, frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    axes[0].set_title("Image to score and map, ViT-B-16-plus-240", fontsize=10)
+    axes[1].set_title("AUPRO", fontsize=10)
+    figure.tight_layout()
+    return figure
+
+
+def ratios(table):
+    """What the README says of a table of results, as lines of Markdown."""
+
+    def between(task, slow, fast):
+        slow, fast = (
+            table[(table.task == task) & (table.who == who)].set_index("number").value for who in (slow, fast)
+        )
+        found = (slow / fast).to_numpy()
+        low, high = (f"{v:.2f}" if found.max() < 2 else f"{v:.0f}" for v in (found.min(), found.max()))
+        return low if low == high else f"{low} to {high}"
+
+    def single(task, number=None):
+        rows = table[(table.task == task) & (number is None or table.number == number)]
+        return rows.set_index("unit").value
+
+    memory, whole = table[table.task == "peak memory of a benchmark"].value, single("pixel metrics of a set")
+    passes = {k: between("images", f"alfa, {k}", f"forward pass, {k}") for k in ("float32", "bfloat16")}
+    quicker = {k: between("images", "anomalib winclip, float32", f"{k}") for k in ("alfa, float32", "alfa, bfloat16")}
+    own = {k: between("images", "anomalib winclip, float32", f"winclip, {k}") for k in ("float32", "bfloat16")}
+    lines = [
+        ("alfa, in forward passes of its backbone (float32; bfloat16)", f"{passes['float32']}; {passes['bfloat16']}"),
+        ("alfa is faster than anomalib's WinCLIP: times, float32", quicker["alfa, float32"]),
+        ("... with bfloat16", quicker["alfa, bfloat16"]),
+        ("winclip is faster than anomalib's: times, float32 (equal scores)", own["float32"]),
+        ("... with bfloat16", own["bfloat16"]),
+        ("exact AUPRO is faster than anomalib's: times", between("aupro", "anomalib", "ours, exact")),
+        ("... than 200 thresholds", between("aupro", "200 thresholds", "ours, exact")),
+        (
+            "pixel AUROC, AP, F1-max and AUPRO are faster than scikit-learn's first three: times",
+            between("pixel auroc, ap, f1max", "scikit-learn", "ours (and aupro)"),
+        ),
+        (f"all pixel metrics of {SET} maps of 240 x 240", f"{whole['s']:.1f} s, {whole['GB']:.1f} GB"),
+        (f"peak memory for {IMAGES[1]} images over that for {IMAGES[0]}", f"{memory.iloc[-1] / memory.iloc[0]:.2f}"),
+        (
+            "share of the model in the time from files to embeddings",
+            f"{single('share of the model in the time')['']:.0%}",
+        ),
+        ("largest change of an AUROC by bfloat16", f"{single('AUROC, bfloat16 against float32')['']:.4f}"),
+    ]
+    return "".join(f"| {what} | {value} |\n" for what, value in [("what", "measured"), ("---", "---"), *lines])
+
+
+def publish(table, readme):
+    """Put ``ratios`` between the two markers of the README."""
+    start, end = "<!-- performance -->\n", "<!-- /performance -->"
+    before, rest = readme.read_text().split(start)
+    with replacing(readme) as temporary:
+        temporary.write_text(f"{before}{start}{ratios(table)}{end}{rest.split(end)[1]}")
+
+
+def main(python):
+    torch.set_num_threads(2)
+    rows = []
+    with tempfile.TemporaryDirectory() as name, tqdm(total=len(BATCHES) + 2 * len(MAPS) + 5) as progress:
+        folder = Path(name)
+        peer = Peer(python, folder)
+
+        def add(new):
+            rows.extend(new)
+            progress.update()
+
+        for number in BATCHES:
+            add(images(peer, number))
+        for number in MAPS:
+            add(region_overlap(peer, folder, number))
+            add(pixels(number))
+        peer.process.kill()
+        took, peak = child("whole_set")
+        one = {"task": "pixel metrics of a set", "number": SET, "who": "ours", "runs": 1}
+        add([one | {"value": took, "unit": "s"}, one | {"value": peak, "unit": "GB"}])
+        write_pictures(folder / "set", max(IMAGES))
+        for number in IMAGES:
+            _, peak = child("benchmark_of", folder / "set", number)
+            row = {"task": "peak memory of a benchmark", "number": number, "who": "ours", "value": peak, "unit": "GB"}
+            add([row | {"runs": 1}])
+        (folder / "large").mkdir()
+        share = {"task": "share of the model in the time", "number": 32, "who": "ours", "unit": "", "runs": RUNS}
+        add([share | {"value": decoding(folder / "large")}])
+        off = {
+            "task": "AUROC, bfloat16 against float32",
+            "number": 9,
+            "who": "alfa, largest difference",
+            "unit": "",
+            "runs": 1,
+        }
+        add([off | {"value": precision()}])
+    table = pd.DataFrame(rows, columns=["task", "number", "who", "value", "unit", "runs"])
+    study.save_table(table, ROOT / "results", "performance")
+    with replacing(ROOT / "results" / "performance.png") as temporary:
+        draw(table).savefig(temporary, dpi=150, format="png")
+    publish(table, ROOT / "README.md")
+    print(table.to_string(index=False))
+
+
+if __name__ == "__main__":
+    be_child(*sys.argv[2:]) if sys.argv[1] == "--child" else main(sys.argv[1])
