@@ -146,17 +146,21 @@ def score_category(prepared, category):
     """
     backbone = next(iter(prepared.values())).backbone
     sizes, layers = _needs(prepared.values())
-    parts = {key: [] for key in prepared}
+    whole = {key: [] for key, detector in prepared.items() if detector.transductive}
+    found, end = {}, 0
     for encoded in store.encode_batches(backbone, [s.path for s in category.test], sizes, layers):
+        start, end = end, end + len(encoded.image)
         for key, detector in prepared.items():
             own = encoded.only(detector.window_sizes, detector.layers)
-            parts[key].append(own if detector.transductive else detector.score(own))
-    return {
-        key: detector.score(Encoded.join(parts[key]))
-        if detector.transductive
-        else tuple(map(torch.cat, zip(*parts[key], strict=True)))
-        for key, detector in prepared.items()
-    }
+            if key in whole:
+                whole[key].append(own)
+                continue
+            scores = detector.score(own)
+            if key not in found:  # room for all: what stays between large tensors that go would fragment the memory
+                found[key] = tuple(one.new_empty(len(category.test), *one.shape[1:]) for one in scores)
+            for room, one in zip(found[key], scores, strict=True):
+                room[start:end] = one
+    return found | {key: prepared[key].score(Encoded.join(parts)) for key, parts in whole.items()}
 
 
 def predict_category(detector, category):

@@ -13,6 +13,13 @@ import numpy as np
 from scipy import ndimage
 
 EIGHT_NEIGHBOURS = np.ones((3, 3), int)
+PIXELS = 2**22  # that are sorted together
+
+
+def _slices(number, size=1):
+    """Slices of ``number`` things of ``size`` pixels each, that have at most about ``PIXELS`` together."""
+    step = max(1, PIXELS // size)
+    return [slice(start, start + step) for start in range(0, number, step)]
 
 
 @dataclass(frozen=True)
@@ -43,9 +50,10 @@ def rank(normals, abnormal):
     for part in normals:
         part = np.sort(part)
         finite = finite and np.isfinite(part[-1:]).all() and np.isfinite(part[:1]).all()  # NaN sorts last
-        low, high = (np.searchsorted(part, scores, side) for side in ("left", "right"))
-        above += len(part) - high
-        tied += high - low
+        above += len(part)
+        above -= (high := np.searchsorted(part, scores, "right"))
+        tied += high
+        tied -= np.searchsorted(part, scores)
         count += len(part)
     if not (count and len(scores)):
         kind = "abnormal" if len(scores) else "normal"
@@ -56,16 +64,15 @@ def rank(normals, abnormal):
 
 
 def _binary(ranked):
-    positives, last = len(ranked.scores), np.append(np.flatnonzero(np.diff(ranked.scores)) + 1, len(ranked.scores))
-    first = np.append(0, last[:-1])  # of each group of equal abnormal scores
-    above, tied = ranked.above[first], ranked.tied[first]
-    beaten = 2 * (ranked.normal - above - tied) + tied  # twice the normal scores below, a tie counting one half
-    tp, fp = (positives - first).astype(float), (above + tied).astype(float)
-    return {
-        "auroc": int(np.sum((last - first) * beaten)) / (2 * positives * ranked.normal),
-        "ap": float(np.sum((last - first) * (tp / (tp + fp))) / positives),
-        "f1max": float(np.max(2 * tp / (tp + fp + positives))),
-    }
+    positives, beaten, ap, f1max = len(ranked.scores), 0, 0.0, 0.0
+    for rows in _slices(positives, 16):  # in small parts: a dozen temporary arrays
+        first = np.searchsorted(ranked.scores, ranked.scores[rows])  # of the abnormal scores equal to each
+        above, tied = ranked.above[rows], ranked.tied[rows]
+        beaten += int(np.sum(2 * (ranked.normal - above) - tied))  # twice the normal scores below, a tie counting one half
+        tp, fp = positives - first, above + tied
+        ap += float(np.sum(tp / (tp + fp)))
+        f1max = max(f1max, float(np.max(2 * tp / (tp + fp + positives))))
+    return {"auroc": beaten / (2 * positives * ranked.normal), "ap": ap / positives, "f1max": f1max}
 
 
 def binary_metrics(labels, scores):
@@ -126,10 +133,12 @@ class Truth:
 
 
 def _aupro(ranked, weights, limit):
-    low, high = ranked.above / ranked.normal, (ranked.above + ranked.tied) / ranked.normal
-    width = np.maximum(high - low, 1e-300)
-    area = np.where(high <= limit, limit - (low + high) / 2, np.maximum(limit - low, 0) ** 2 / (2 * width))
-    return float(np.sum(weights[ranked.order] * area) / limit)
+    total = 0.0
+    for rows in _slices(len(ranked.scores), 16):
+        low, width = ranked.above[rows] / ranked.normal, ranked.tied[rows] / ranked.normal
+        below = np.clip((limit - low) / np.maximum(width, 1e-300), 0, 1)  # the share of a tie's step that lies below the limit
+        total += float(np.sum(weights[ranked.order[rows]] * below * (limit - low - below * width / 2)))
+    return total / limit
 
 
 def aupro(masks, maps, limit=0.3):
@@ -172,9 +181,6 @@ def image_metrics(labels, scores):
     return {f"image_{name}": value for name, value in binary_metrics(labels, scores).items()}
 
 
-PIXELS = 2**24  # that are sorted together
-
-
 def pixel_metrics(masks, maps, limit=0.3):
     """pixel_auroc, pixel_ap, pixel_f1max and pixel_aupro, exact, from one ranking.
 
@@ -188,8 +194,7 @@ def pixel_metrics(masks, maps, limit=0.3):
     truth = masks if isinstance(masks, Truth) else Truth([masks])
     if (len(truth), *truth.shape) != tuple(maps.shape):
         raise ValueError(f"masks {(len(truth), *truth.shape)} and maps {tuple(maps.shape)} differ in shape")
-    step = max(1, PIXELS // (truth.shape[0] * truth.shape[1]))
-    slices = [slice(start, start + step) for start in range(0, len(truth), step)]
+    slices = _slices(len(truth), truth.shape[0] * truth.shape[1])
     abnormal = np.concatenate([np.asarray(maps[rows])[truth[rows]] for rows in slices])
     ranked = rank((np.asarray(maps[rows])[~truth[rows]] for rows in slices), abnormal)
     values = {f"pixel_{name}": value for name, value in _binary(ranked).items()}
