@@ -30,6 +30,7 @@ import pandas as pd
 import torch
 
 from zsadlib import aligner, benchmark, bootstrap, datasets, metrics, plots, profiles, scoring, study
+from zsadlib.detectors.base import harmonic
 from zsadlib.prompts import TEMPLATES
 
 plots.use_style()
@@ -80,7 +81,7 @@ def patch_scores(way, encoded, text):
     if way == "winclip":  # the published map: both window sizes and the whole image
         parts = [patch_scores(f"windows {k}", encoded, text) for k in settings.window_sizes]
         whole = scoring.anomaly_score(encoded.image, *text)[:, None]
-        return (len(parts) + 1) / sum(1 / part.clamp_min(1e-6) for part in [*parts, whole])
+        return harmonic([*parts, whole])
     if way.startswith("vv"):
         tokens = backbone.project(encoded.values[int(way[-1])])
     elif way == "lstsq per image":  # windows of the image itself, k as in the profile

@@ -54,7 +54,8 @@ pd.DataFrame(seen, index=["sees", "what it is"]).T
 # touches.
 
 # %%
-categories = datasets.load_split(settings.development + settings.test, limit)
+development, tested = (datasets.load_split(names, limit) for names in (settings.development, settings.test))
+categories = development + tested
 table = benchmark.evaluate(settings, backbone, categories, benchmark.zero_shot(settings))
 study.save_table(table, results, "benchmark")
 print(f"{sum(len(c.test) for c in categories)} images of {len(categories)} categories, {len(table)} values")
@@ -82,8 +83,7 @@ print((results / "tables" / "zero_shot_means.tex").read_text()[:600], "...")
 # ## Category by category
 
 # %%
-tested = {c.dataset for c in categories} - {c.dataset for c in datasets.load_split(settings.development, 2)}
-test = table[table.dataset.isin(tested)]
+test = table[table.dataset.isin({c.dataset for c in tested})]
 per_category = test[test.metric.isin(["image_auroc", "pixel_auroc", "pixel_aupro"])].pivot_table(
     index=["dataset", "category"], columns=["metric", "method"], values="value", sort=False
 )
@@ -107,7 +107,7 @@ plots.save(figure, results, "benchmark_pixel_aupro")
 # alarm.
 
 # %%
-chosen = [c for c in categories if c.dataset in tested and c.has_masks]
+chosen = [c for c in tested if c.has_masks]
 chosen = chosen[:: max(1, len(chosen) // 5)][:5]
 judges = [benchmark.build_detector(m, settings, backbone) for m in settings.methods if seen[m][0] == "nothing"]
 rows = []

@@ -11,7 +11,7 @@ import torch
 from conftest import write_category
 from torch.nn import functional as F
 
-from zsadlib import benchmark, datasets, detectors, profiles, published
+from zsadlib import benchmark, datasets, detectors, profiles, published, store
 from zsadlib.backbones import Encoded
 from zsadlib.detectors import musc
 
@@ -85,6 +85,18 @@ def test_a_change_runs_again_what_it_touches_and_nothing_else(settings, backbone
     mask = next(s.mask_path for s in same.test if s.label)
     mask.write_bytes(next(s.mask_path for s in reversed(same.test) if s.label).read_bytes())
     assert new(category=same) == everything
+
+
+def test_a_set_in_many_batches_is_scored_as_in_one(settings, backbone, bolts, tmp_path, monkeypatch):
+    encoded = benchmark.encode_category(backbone, bolts, settings.window_sizes, settings.layers)
+    monkeypatch.setattr(store, "FOLDER", tmp_path / "embeddings")
+    built = {m: benchmark.build_detector(m, settings, backbone).prepare("bolt") for m in settings.methods}
+    monkeypatch.setattr(backbone, "batch_size", 3)
+    scored = benchmark.score_category(built, bolts)
+    assert set(scored) == set(built) and any(d.transductive for d in built.values())
+    for method, detector in built.items():
+        for found, expected in zip(scored[method], detector.score(encoded), strict=True):
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_support_images_are_drawn_by_seed_and_nested(bolts, tmp_path):

@@ -112,6 +112,16 @@ def test_a_faster_precision_stays_close_to_the_reference(clip_vit, tmp_path):
         assert 1e-6 < (a - b).abs().max() and (a * b).sum(-1).min() > 0.99
 
 
+def test_a_faster_precision_takes_torch_s_fast_attention(clip_vit, tmp_path):
+    path = tmp_path / "weights.pt"
+    torch.save(clip_vit.model.state_dict(), path)
+    fast = backbones.load_backbone(clip_vit.name, str(path), "cpu", precision="bfloat16")
+    with torch.profiler.profile() as seen:
+        fast.encode(torch.zeros(2, 3, clip_vit.image_size, clip_vit.image_size))
+    calls = {event.key: event.count for event in seen.key_averages()}
+    assert calls["aten::_native_multi_head_attention"] == len(fast.blocks)
+
+
 def test_any_open_clip_vit_fits_the_interface(clip_vit):
     batch = torch.randn(2, 3, clip_vit.image_size, clip_vit.image_size, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():

@@ -57,6 +57,34 @@ def test_aupro_equals_its_definition(seed, levels):
         assert metrics.aupro(masks, maps, limit) == pytest.approx(slow_aupro(masks, maps, limit), abs=1e-9)
 
 
+@pytest.mark.parametrize("levels", [0, 4])
+def test_a_set_that_is_measured_in_parts_gives_the_same(levels, monkeypatch):
+    rng = np.random.default_rng(levels)
+    masks = ndimage.gaussian_filter(rng.normal(size=(7, 24, 24)), (0, 2, 2)) > 0.25
+    masks[2] = False
+    maps = rng.normal(size=masks.shape) + masks
+    maps = np.round(maps * levels) / levels if levels else maps
+    whole = metrics.pixel_metrics(masks, maps)
+    monkeypatch.setattr(metrics, "PIXELS", 1200)  # two images, or 75 sums, together
+    assert metrics.pixel_metrics(masks, maps) == pytest.approx(whole, abs=1e-12)
+    truth = metrics.Truth(masks[i : i + 1] for i in range(7))
+    assert np.array_equal(truth[:], masks) and metrics.pixel_metrics(truth, maps) == pytest.approx(whole, abs=1e-12)
+
+
+@pytest.mark.parametrize(
+    "masks, message",
+    [
+        (np.zeros((0, 4, 4), bool), "at least one image"),
+        (np.zeros((4, 4), bool), "height, width"),
+        (np.zeros((2, 4, 4), bool), "defective and normal pixels"),
+        (np.ones((2, 4, 4), bool), "both classes"),
+    ],
+)
+def test_wrong_masks_are_refused(masks, message):
+    with pytest.raises(ValueError, match=message):
+        metrics.pixel_metrics(masks, np.zeros(masks.shape))
+
+
 def test_aupro_depends_on_ranks_only_and_the_200_threshold_one_does_not():
     rng = np.random.default_rng(0)
     masks = np.zeros((2, 32, 32), bool)

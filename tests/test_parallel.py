@@ -1,7 +1,9 @@
 """The same units by many workers: equal to the bit, and nothing is lost when one is killed."""
 
+import contextlib
 import json
 import os
+import socket
 import subprocess
 import sys
 import time
@@ -25,8 +27,10 @@ def small(tmp_path_factory):
     root = tmp_path_factory.mktemp("parallel")
     for name in ("bolt", "key", "coin"):
         write_category(root / "set" / name, name, train=3)
+    write_category(root / "chosen" / "bolt", "bolt", train=0)
     plan = profiles.load_profile("mini").model_copy(
         update={"test": (str(root / "set"),), "bank": "static", "draws": 2, "shots": (1, 2)}
+        | {"development": (str(root / "chosen"),)}
     )
     (root / "small.json").write_text(plan.model_dump_json())
     return root / "small.json"
@@ -39,8 +43,9 @@ def serial(small, tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(store, "FOLDER", cache / "embeddings")
         patch.setattr(benchmark, "UNITS", cache / "units")
-        units = benchmark.zero_shot(plan) + benchmark.few_shot(plan)
-        return benchmark.evaluate(plan, benchmark.profile_backbone(plan), datasets.load_split(plan.test), units)
+        words, images = benchmark.zero_shot(plan), benchmark.few_shot(plan)
+        asked, backbone = ((plan.development, words), (plan.test, words + images)), benchmark.profile_backbone(plan)
+        return pd.concat([benchmark.evaluate(plan, backbone, datasets.load_split(s), units) for s, units in asked])
 
 
 def start(small, out, backend, data, **environment):
@@ -48,17 +53,26 @@ def start(small, out, backend, data, **environment):
     command = [BIN / "zsad", "bench", "--profile", small, "--backend", backend, "--jobs", "2", "--out", out]
     threads = {"OMP_NUM_THREADS": str(torch.get_num_threads())}
     environment = os.environ | threads | {"ZSAD_DATA": str(data)} | environment
-    return subprocess.Popen(list(map(str, command)), env=environment, stderr=subprocess.PIPE, text=True)
+    return subprocess.Popen(list(map(str, command)), env=environment, stderr=(out.parent / "said.txt").open("w"))
 
 
-def read(out):
-    return pd.read_csv(out)
+def equals(out, serial):
+    """Whether a written table is the serial one, to the bit."""
+    pd.testing.assert_frame_equal(pd.read_csv(out), serial.reset_index(drop=True), check_exact=True)
 
 
 def test_processes_of_this_machine_give_the_serial_table(small, serial, tmp_path):
     run = start(small, tmp_path / "table.csv", "loky", tmp_path)
-    assert run.wait(300) == 0, run.stderr.read()
-    pd.testing.assert_frame_equal(read(tmp_path / "table.csv"), serial, check_exact=True)
+    assert run.wait(300) == 0, (tmp_path / "said.txt").read_text()
+    equals(tmp_path / "table.csv", serial)
+
+
+def processes_of(data):
+    """Processes that were started for one folder of data."""
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.Error):
+            if process.environ().get("ZSAD_DATA") == str(data):
+                yield process
 
 
 @pytest.fixture(scope="module")
@@ -67,29 +81,18 @@ def cluster(tmp_path_factory):
     pytest.importorskip("ray")
     data, ray = tmp_path_factory.mktemp("cluster"), str(BIN / "ray")
     environment = os.environ | {"ZSAD_DATA": str(data), "RAY_DISABLE_IMPORT_WARNING": "1", "RAY_DEDUP_LOGS": "0"}
-    port = 20000 + os.getpid() % 10000
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
     options = ["--num-cpus=1", "--disable-usage-stats", "--object-store-memory=100000000"]
-    head = [ray, "start", "--head", f"--port={port}", "--include-dashboard=false", *options]
-    before = set(psutil.process_iter())
-    subprocess.run(head, env=environment, check=True, stdout=subprocess.DEVNULL)
-    address = f"127.0.0.1:{port}"
-    worker = [ray, "start", f"--address={address}", *options]
-    subprocess.run(worker, env=environment, check=True, stdout=subprocess.DEVNULL)
-    ours = [p for p in set(psutil.process_iter()) - before if "ray" in " ".join(p.cmdline())]
-    yield address, data
-    for process in ours:  # not `ray stop`, which ends every cluster of the machine
-        for one in [*process.children(recursive=True), process] if process.is_running() else []:
-            one.kill()
-
-
-def actors(data):
-    """The cluster's processes at work."""
-    found = []
-    for process in psutil.process_iter(["cmdline"]):
-        if any("PoolActor" in part for part in process.info["cmdline"] or []):
-            if process.environ().get("ZSAD_DATA") == str(data):
-                found.append(process)
-    return found
+    head = ["--head", f"--port={port}", "--include-dashboard=false"]
+    try:
+        for where in (head, [f"--address=127.0.0.1:{port}"]):
+            subprocess.run([ray, "start", *where, *options], env=environment, check=True, stdout=subprocess.DEVNULL)
+        yield f"127.0.0.1:{port}", data
+    finally:
+        for process in processes_of(data):  # not `ray stop`, which ends every cluster of the machine
+            with contextlib.suppress(psutil.Error):
+                process.kill()
 
 
 def test_a_killed_worker_of_a_cluster_loses_nothing(small, serial, cluster, tmp_path):
@@ -97,17 +100,34 @@ def test_a_killed_worker_of_a_cluster_loses_nothing(small, serial, cluster, tmp_
     run = start(small, tmp_path / "table.csv", "ray", data, RAY_ADDRESS=address)
     until = time.monotonic() + 240
     while not list((data / "cache" / "units").rglob("[!.]*.json")) and time.monotonic() < until:
-        assert run.poll() is None, run.stderr.read()
+        assert run.poll() is None, (tmp_path / "said.txt").read_text()
         time.sleep(0.1)
-    workers = actors(data)
+    workers = [process for process in processes_of(data) if "PoolActor" in " ".join(process.cmdline())]
     assert len(workers) == 2
     workers[0].kill()
-    _, said = run.communicate(timeout=300)
-    assert run.returncode == 0, said
-    pd.testing.assert_frame_equal(read(tmp_path / "table.csv"), serial, check_exact=True)
+    assert run.wait(300) == 0, (tmp_path / "said.txt").read_text()
+    equals(tmp_path / "table.csv", serial)
     units = [json.loads(p.read_text())["unit"] for p in (data / "cache" / "units").rglob("[!.]*.json")]
     plan = profiles.load_profile(str(small))
-    assert len(units) == 3 * len(benchmark.zero_shot(plan) + benchmark.few_shot(plan))
+    assert len(units) == 4 * len(benchmark.zero_shot(plan)) + 3 * len(benchmark.few_shot(plan))
+
+
+def test_units_whose_worker_dies_each_time_are_given_up(small, monkeypatch, tmp_path):
+    plan = profiles.load_profile(str(small))
+    monkeypatch.setattr(benchmark, "UNITS", tmp_path)
+    monkeypatch.setattr(parallel, "_compute", os._exit)
+    monkeypatch.setattr(parallel.joblib, "delayed", lambda function: lambda *_: (function, (1,), {}))
+    with pytest.raises(ValueError, match="died in each of 5 attempts"):
+        parallel.evaluate(plan, datasets.load_split(plan.development), benchmark.zero_shot(plan))
+
+
+def test_a_worker_that_would_compute_something_else_refuses(small, monkeypatch, tmp_path):
+    plan = profiles.load_profile(str(small))
+    monkeypatch.setattr(benchmark, "UNITS", tmp_path)
+    (category,) = datasets.load_split(plan.development)
+    with pytest.raises(ValueError, match="would compute something else"):
+        parallel._compute(plan, category, {benchmark.Unit("clip-ac"): "another.json"}, 1)
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_wrong_call_is_one_sentence(small, tmp_path, monkeypatch):

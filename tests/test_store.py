@@ -85,6 +85,16 @@ def test_images_are_read_while_the_model_works(monkeypatch):
     assert most <= 4  # and not further ahead than memory allows
 
 
+def test_who_stops_reading_ends_the_reading(folder, paths, backbone):
+    seen = []
+    reading = store._ahead(lambda i: seen.append(i) or i, range(100))
+    assert next(reading) == 0
+    reading.close()
+    assert len(seen) <= 4
+    with pytest.raises(FileNotFoundError):
+        store.encode(backbone, [*paths, paths[0].with_name("gone.png")])
+
+
 def test_other_bytes_or_other_weights_are_another_embedding(folder, paths, backbone, tmp_path, monkeypatch):
     copy = tmp_path / "copy.png"
     shutil.copy(paths[0], copy)

@@ -45,10 +45,10 @@ class Encoded:
         extra = ({key: tensor[rows] for key, tensor in part.items()} for part in self._extra())
         return Encoded(self.image[rows], self.patches[rows], *extra)
 
-    def only(self, *wanted):
-        """The same without other windows, layers and values than ``wanted`` (their keys, in that order)."""
-        wanted = [*wanted, (), (), ()]
-        extra = ({key: part[key] for key in keys} for part, keys in zip(self._extra(), wanted, strict=False))
+    def only(self, window_sizes=(), layers=(), values=()):
+        """The same without other windows, layers and values than these."""
+        wanted = window_sizes, layers, values
+        extra = ({key: part[key] for key in keys} for part, keys in zip(self._extra(), wanted, strict=True))
         return Encoded(self.image, self.patches, *extra)
 
     @classmethod
@@ -106,9 +106,15 @@ class Backbone:
             self._lower(getattr(torch, precision))
 
     def _lower(self, dtype):
-        """Convert the weights of the matrix products once; autocast alone would do so on every pass."""
+        """Convert the weights of the matrix products once; autocast alone would do so on every pass.
+
+        What enters them is converted where it leaves a norm: on a processor torch's fast attention wants one type, and without
+        it a batch takes many times as long. The sum that runs through the blocks stays float32.
+        """
         for module in self.blocks.modules():
-            if isinstance(module, torch.nn.Linear | torch.nn.MultiheadAttention):
+            if isinstance(module, torch.nn.LayerNorm):
+                module.register_forward_hook(lambda *call: call[-1].to(dtype))
+            elif isinstance(module, torch.nn.Linear | torch.nn.MultiheadAttention):
                 for weight in module.parameters(recurse=False):
                     weight.data = weight.data.to(dtype)
 
@@ -148,7 +154,10 @@ class Backbone:
     def fingerprint(self):
         """sha256 of all that an embedding depends on beside its image: weights, architecture, preprocessing, precision,
         device, the sources of this package that images pass through, and the versions of the libraries."""
-        here, libraries = Path(__file__).parent, ("torch", "open_clip_torch", "timm", "pillow")
+        here, libraries = (
+            Path(__file__).parent,
+            ("torch", "open_clip_torch", "timm", "transformers", "tokenizers", "pillow"),
+        )
         about = {
             "model": open_clip.get_model_config(self.name), "preprocessing": self.visual.preprocess_cfg,
             "precision": self.precision, "device": self.device.type,

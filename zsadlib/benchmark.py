@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 from tqdm.auto import tqdm
 
 from zsadlib import detectors, store
@@ -62,10 +61,7 @@ def profile_aligner(profile, backbone):
 
 def fit_aligner(backbone, paths, k, **options):
     """``Aligner.fit`` on image files."""
-    size = backbone.batch_size
-    parts = [paths[start : start + size] for start in range(0, len(paths), size)]
-    encoded = (store.encode(backbone, part, (k,)) for part in tqdm(parts, "aligner", leave=False))
-    return Aligner.fit(backbone, encoded, k, **options)
+    return Aligner.fit(backbone, store.encode_batches(backbone, paths, (k,)), k, **options)
 
 
 def _hash(about):
@@ -229,6 +225,13 @@ def complete(category, units, built, files):
         yield unit, result
 
 
+def check(categories):
+    """ValueError where a category has not both classes."""
+    for category in categories:
+        if len(set(category.labels)) < 2:
+            raise ValueError(f"{category.name} has only one class in test/; metrics need good and defective images")
+
+
 def evaluate(profile, backbone, categories, units, built=None):
     """Every unit on every category: a tidy DataFrame with ``COLUMNS``, values in [0, 1].
 
@@ -242,9 +245,7 @@ def evaluate(profile, backbone, categories, units, built=None):
     Raises:
         ValueError: a category has only one class, or too few training images for the shots.
     """
-    for category in categories:
-        if len(set(category.labels)) < 2:
-            raise ValueError(f"{category.name} has only one class in test/; metrics need good and defective images")
+    check(categories)
     own = built or {}
     built = build_detectors([unit for unit in units if unit.method not in own], profile, backbone) | own
     rows = []
@@ -284,7 +285,7 @@ def _run(units, built, category):
             paths = draw_support(category, max(unit.shots for unit in drawn), seed)
             needs = _needs(built[unit.method] for unit in drawn)
             backbone = built[drawn[0].method].backbone  # one by one: their last bits must not depend on the draw
-            support = Encoded.join(store.encode(backbone, [path], *needs) for path in paths)
+            support = Encoded.join(store.encode_batches(backbone, paths, *needs, size=1))
         for unit in drawn:
             few = support[: unit.shots] if unit.shots else None
             prepared[unit] = copy(built[unit.method]).prepare(category.noun, few)
@@ -317,7 +318,7 @@ def estimate(profile, backbone, categories, images):
         encoding.append((time.perf_counter() - began) / n)
         whole = any(detector.transductive for detector in built.values())
         tensors = [encoded.image, encoded.patches, *encoded.layers.values()] if whole else []
-        held = sum(t.nbytes for t in tensors) / n
+        held = 2 * sum(t.nbytes for t in tensors) / n  # twice while they are joined
         for method, detector in built.items():
             detector.prepare(category.noun, encoded[:1] if method in profile.few_shot else None)
             for times in SIZES:
@@ -328,7 +329,7 @@ def estimate(profile, backbone, categories, images):
                 measure(labelled, *detector.score(encoded[many]), truth)
                 took[method][times * n].append(time.perf_counter() - began)
     costs = {
-        method: np.polyfit(list(by_n), [np.mean(t) for t in by_n.values()], 2 if method == "musc" else 1)
+        method: np.polyfit(list(by_n), [np.mean(t) for t in by_n.values()], 2 if built[method].transductive else 1)
         for method, by_n in took.items()
     }
     rows = []

@@ -47,14 +47,17 @@ def _histograms(masks, maps):
     """Per image and score level, highest first: background pixels, defective pixels, and regions (each of weight one)."""
     ordered = np.sort(maps, axis=None)
     edges = np.unique(ordered[np.linspace(0, ordered.size - 1, BINS + 1)[1:-1].round().astype(int)])
-    level = edges.size - np.searchsorted(edges, maps)
     size = edges.size + 1
     background, defective, regions, number = [], [], [], []
-    for mask, at in zip(masks, level, strict=True):
+    for mask, values in zip(masks, maps, strict=True):
         shares, count = region_shares(mask)
-        background.append(np.bincount(at[~mask], minlength=size))
-        defective.append(np.bincount(at[mask], minlength=size))
-        regions.append(np.bincount(at[mask], shares, minlength=size))
+        at = edges.size - np.searchsorted(edges, values[mask])
+        lower = np.searchsorted(
+            np.sort(values[~mask]), edges, "right"
+        )  # how many are at most this: they are many, edges few
+        background.append(np.diff(lower, prepend=0, append=(~mask).sum())[::-1])
+        defective.append(np.bincount(at, minlength=size))
+        regions.append(np.bincount(at, shares, minlength=size))
         number.append(count)
     return [np.stack(h).astype(float) for h in (background, defective, regions)] + [np.array(number, float)]
 

@@ -68,7 +68,9 @@ def _binary(ranked):
     for rows in _slices(positives, 16):  # in small parts: a dozen temporary arrays
         first = np.searchsorted(ranked.scores, ranked.scores[rows])  # of the abnormal scores equal to each
         above, tied = ranked.above[rows], ranked.tied[rows]
-        beaten += int(np.sum(2 * (ranked.normal - above) - tied))  # twice the normal scores below, a tie counting one half
+        beaten += int(
+            np.sum(2 * (ranked.normal - above) - tied)
+        )  # twice the normal scores below, a tie counting one half
         tp, fp = positives - first, above + tied
         ap += float(np.sum(tp / (tp + fp)))
         f1max = max(f1max, float(np.max(2 * tp / (tp + fp + positives))))
@@ -108,19 +110,28 @@ class Truth:
         masks: iterable of bool arrays (n, height, width), such as parts of a set, in order.
 
     Attributes:
-        weights: (defective pixels,), 1 / (pixels of its 8-connected region x regions), in the order of the masks.
+        shape: (height, width). weights: (defective pixels,), 1 / (pixels of its 8-connected region x regions), in order.
+
+    Raises:
+        ValueError: there is no mask, or sizes differ.
     """
 
     def __init__(self, masks):
         self._bits, weights, regions = [], [], 0
         for part in masks:
             for mask in np.asarray(part, bool):
-                self.shape = mask.shape
+                self.shape = mask.shape if not self._bits else self.shape
+                if mask.ndim != 2 or mask.shape != self.shape:
+                    raise ValueError(
+                        f"masks must be (n, height, width), all of one size; there is one of shape {mask.shape}"
+                    )
                 self._bits.append(np.packbits(mask))
                 if mask.any():
                     shares, count = region_shares(mask)
                     weights.append(shares)
                     regions += count
+        if not self._bits:
+            raise ValueError("there is no mask; pixel metrics need at least one image")
         self.weights = np.concatenate(weights) / regions if regions else np.zeros(0)
 
     def __len__(self):
@@ -136,7 +147,9 @@ def _aupro(ranked, weights, limit):
     total = 0.0
     for rows in _slices(len(ranked.scores), 16):
         low, width = ranked.above[rows] / ranked.normal, ranked.tied[rows] / ranked.normal
-        below = np.clip((limit - low) / np.maximum(width, 1e-300), 0, 1)  # the share of a tie's step that lies below the limit
+        below = np.clip(
+            (limit - low) / np.maximum(width, 1e-300), 0, 1
+        )  # the share of a tie's step that lies below the limit
         total += float(np.sum(weights[ranked.order[rows]] * below * (limit - low - below * width / 2)))
     return total / limit
 
@@ -194,6 +207,8 @@ def pixel_metrics(masks, maps, limit=0.3):
     truth = masks if isinstance(masks, Truth) else Truth([masks])
     if (len(truth), *truth.shape) != tuple(maps.shape):
         raise ValueError(f"masks {(len(truth), *truth.shape)} and maps {tuple(maps.shape)} differ in shape")
+    if not len(truth.weights):
+        raise ValueError("no mask has a defect; a pixel metric needs defective and normal pixels")
     slices = _slices(len(truth), truth.shape[0] * truth.shape[1])
     abnormal = np.concatenate([np.asarray(maps[rows])[truth[rows]] for rows in slices])
     ranked = rank((np.asarray(maps[rows])[~truth[rows]] for rows in slices), abnormal)

@@ -5,42 +5,46 @@ table is the serial one, to the bit where the machines are alike. Workers read t
 have computed under ``ZSAD_DATA``; it also travels back and is kept by whoever asked.
 """
 
-from itertools import groupby
-
 import joblib
 import torch
 
 from zsadlib import benchmark
 
-ATTEMPTS = 5  # a task that kills its worker each time is given up
+ATTEMPTS = 5  # units whose workers die each time are given up
 
 
-def _compute(profile, category, units, threads):
-    torch.set_num_threads(threads)  # as many as the one who asked: sums of floats depend on it
+def _compute(profile, category, names, threads):
+    """Results of some units of one category. names: dict of unit -> name of its file, as whoever asks would compute it."""
+    torch.set_num_threads(threads)  # sums of floats depend on it
     backbone = benchmark.profile_backbone(profile)
-    built = benchmark.build_detectors(units, profile, backbone)
-    files = {unit: benchmark.unit_file(unit, built[unit.method], category) for unit in units}
-    return [(category, unit, files[unit].name, r) for unit, r in benchmark.complete(category, units, built, files)]
+    built = benchmark.build_detectors(names, profile, backbone)
+    files = {unit: benchmark.unit_file(unit, built[unit.method], category) for unit in names}
+    if {unit: file.name for unit, file in files.items()} != names:
+        raise ValueError(
+            "a worker would compute something else; all machines need the same images, weights, versions of the code and of "
+            "the libraries, and the same kind of device and precision (name both in the profile)"
+        )
+    return dict(benchmark.complete(category, names, built, files))
 
 
-def _died(backend):
+def _lost(backend):
     """The errors that mean a lost worker, not a wrong program."""
-    if backend == "ray":
-        from ray.exceptions import RayError, RayTaskError
+    if backend == "loky":
+        return (joblib.externals.loky.process_executor.TerminatedWorkerError,)
+    from ray import exceptions as ray
 
-        return lambda error: isinstance(error, RayError) and not isinstance(error, RayTaskError)
-    return lambda error: isinstance(error, joblib.externals.loky.process_executor.TerminatedWorkerError)
+    return ray.RayActorError, ray.WorkerCrashedError, ray.NodeDiedError, ray.ObjectLostError, ray.OutOfMemoryError
 
 
 def evaluate(profile, categories, units, backend="loky", jobs=2):
-    """``benchmark.evaluate`` by ``jobs`` workers.
+    """``benchmark.evaluate`` by ``jobs`` workers, each with as many threads as torch has here.
 
     Args:
         backend: "loky" (processes of this machine) or "ray" (the cluster of RAY_ADDRESS, or one of this machine's own).
 
     Raises:
-        ValueError: unknown backend, Ray is not installed, or a worker has other weights, code or libraries.
-        RuntimeError: workers died again and again.
+        ValueError: unknown backend, Ray is not installed, a category has one class only, a worker differs from who asks, or
+            workers died again and again.
     """
     if backend not in ("loky", "ray"):
         raise ValueError(f"unknown backend '{backend}'; choose loky or ray")
@@ -51,33 +55,34 @@ def evaluate(profile, categories, units, backend="loky", jobs=2):
         except ImportError:
             raise ValueError("Ray is not installed; install it with: pip install -e '.[cluster]'") from None
         register_ray()
-        options = {"ray_remote_args": {"max_restarts": -1, "max_task_retries": -1}}
-    backbone = benchmark.profile_backbone(profile)
-    built, died = benchmark.build_detectors(units, profile, backbone), _died(backend)
+        options = {"ray_remote_args": {"max_restarts": -1, "max_task_retries": 1}}
+    benchmark.check(categories)
+    backbone, lost = benchmark.profile_backbone(profile), _lost(backend)
+    built = benchmark.build_detectors(units, profile, backbone)
+    files = {(c, u): benchmark.unit_file(u, built[u.method], c) for c in categories for u in units}
+    draws = sorted({(unit.shots > 0, unit.seed) for unit in units})
     for _ in range(ATTEMPTS):
-        tasks = []
-        for category in categories:
-            files = {unit: benchmark.unit_file(unit, built[unit.method], category) for unit in units}
-            missing = sorted((u for u in units if not files[u].is_file()), key=lambda u: (u.shots > 0, u.seed))
-            parts = [list(part) for _, part in groupby(missing, key=lambda u: (u.shots > 0, u.seed))]
-            tasks += [joblib.delayed(_compute)(profile, category, part, torch.get_num_threads()) for part in parts]
+        missing = [key for key, file in files.items() if not file.is_file()]
+        # draw by draw, so that workers do not encode one category at a time
+        tasks = [
+            (c, [u for o, u in missing if o is c and (u.shots > 0, u.seed) == d]) for d in draws for c in categories
+        ]
+        tasks = [(c, {u: files[c, u].name for u in some}) for c, some in tasks if some]
+        calls = [joblib.delayed(_compute)(profile, *task, torch.get_num_threads()) for task in tasks]
+        problem, answers = None, []
         with joblib.parallel_config(backend=backend, n_jobs=jobs, **options):
             try:
-                for found in joblib.Parallel(batch_size=1)(tasks):
-                    if isinstance(found, Exception):  # Ray's backend hands a lost worker's error over as a result
-                        raise found
-                    for category, unit, name, result in found:
-                        file = benchmark.unit_file(unit, built[unit.method], category)
-                        if file.name != name:
-                            raise ValueError(
-                                "a worker has other weights, code or libraries; install the same everywhere"
-                            )
-                        benchmark.keep(file, result)
-                break
-            except Exception as error:
-                if not died(error):
-                    raise
-                lost = error
-    else:
-        raise RuntimeError(f"workers died in each of {ATTEMPTS} attempts; the last: {lost}") from lost
-    return benchmark.evaluate(profile, backbone, categories, units)
+                answers = joblib.Parallel(batch_size=1)(calls)
+            except lost as error:
+                problem = error
+        for (category, _), found in zip(tasks, answers, strict=False):
+            if isinstance(found, Exception):  # Ray's backend hands an error over as a result
+                problem = found
+                continue
+            for unit, result in found.items():
+                benchmark.keep(files[category, unit], result)
+        if problem is None:
+            return benchmark.evaluate(profile, backbone, categories, units)
+        if not isinstance(problem, lost):
+            raise problem
+    raise ValueError(f"workers died in each of {ATTEMPTS} attempts; give them more memory or fewer --jobs ({problem})")

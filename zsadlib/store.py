@@ -90,25 +90,28 @@ def encode_text(backbone, texts, normalize=True):
 
 def _ahead(prepare, items, depth=2):
     """``map(prepare, items)`` by a thread that is up to ``depth`` items ahead of whoever uses them."""
-    waiting = deque()
-    with ThreadPoolExecutor(1) as thread:
+    waiting, thread = deque(), ThreadPoolExecutor(1)
+    try:
         for item in items:
             waiting.append(thread.submit(prepare, item))
             if len(waiting) > depth:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+    finally:
+        thread.shutdown(cancel_futures=True)
 
 
-def encode_batches(backbone, paths, window_sizes=(), layers=(), values=()):
-    """Yields ``Encoded`` of image files, ``backbone.batch_size`` at a time, in order: kept where there is all, or computed.
+def encode_batches(backbone, paths, window_sizes=(), layers=(), values=(), size=None):
+    """Yields ``Encoded`` of image files, a batch at a time, in order: kept where there is all, or computed.
 
-    A batch is computed whole where something of it is missing, so that what is kept does not depend on what was there (a
-    matrix product's last bits depend on the number of its rows). The next images are read while the model works.
+    A batch is computed whole where something of it is missing, so that one list of paths gives the same bits after a stop as
+    without (a matrix product's last bits depend on the number of its rows). The next images are read while the model works.
 
     Args:
-        window_sizes, layers, values: as in ``Backbone.encode``.
+        window_sizes, layers, values: as in ``Backbone.encode``. size: images in a batch, None for ``backbone.batch_size``.
     """
+    size = size or backbone.batch_size
     extra = [("windows", k) for k in window_sizes] + [("layers", i) for i in layers] + [("values", n) for n in values]
     parts = [("image", ""), ("patches", ""), *extra]
 
@@ -119,7 +122,7 @@ def encode_batches(backbone, paths, window_sizes=(), layers=(), values=()):
         missing = [part for part in parts if part not in kept]
         return files, kept, missing, backbone.preprocess([load_image(path) for path in some]) if missing else None
 
-    size, computed = backbone.batch_size, False
+    computed = False
     for files, kept, missing, batch in _ahead(prepare, [paths[i : i + size] for i in range(0, len(paths), size)]):
         if missing:
             computed = True

@@ -1,6 +1,6 @@
 """anomalib's side of the performance table, in its own environment: runs what it is told and answers with the seconds.
 
-    python anomalib_speed.py        # lines {"what": "winclip" | "aupro", "number": n} in, seconds out
+    python anomalib_speed.py        # lines {"what": "winclip" | "winclip_bfloat16" | "aupro", "number": n} in, seconds out
 
 It lives as long as the comparison, so that both sides take turns on the same machine at the same time.
 """
@@ -26,6 +26,16 @@ def winclip(number):
         model.setup("screw", None)
     images = torch.randn(number, 3, 240, 240, generator=torch.Generator().manual_seed(1))
     return lambda: model(images)
+
+
+def winclip_bfloat16(number):
+    reference = winclip(number)
+
+    def run():
+        with torch.autocast("cpu", torch.bfloat16):
+            return reference()
+
+    return run
 
 
 def aupro(number):

@@ -6,6 +6,7 @@ from torch.nn import functional as F
 from zsadlib.aligner import to_map
 
 MAP_SIZE = 192
+TRANSDUCTIVE = "the unlabelled test set"
 
 
 class Detector:
@@ -15,15 +16,19 @@ class Detector:
     unlabelled test set" (transductive), "other categories" with their labels (trained). Support images are said per row.
 
     Attributes:
-        name: in the tables. sees: as above. transductive: ``score`` must be given a whole test set at a time. window_sizes,
-            layers: what ``Backbone.encode`` has to compute for it.
+        name: in the tables. sees: as above. window_sizes, layers: what ``Backbone.encode`` has to compute for it.
     """
 
-    name, sees, transductive = "", "nothing", False
+    name, sees = "", "nothing"
     window_sizes, layers = (), ()
 
     def __init__(self, backbone, map_size=MAP_SIZE):
         self.backbone, self.map_size = backbone, map_size
+
+    @property
+    def transductive(self):
+        """Whether ``score`` must be given a whole test set at a time."""
+        return self.sees == TRANSDUCTIVE
 
     def settings(self):
         """What its scores depend on beside the images and the backbone, as JSON data: a change makes old results void."""

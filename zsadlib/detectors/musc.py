@@ -8,7 +8,7 @@ chosen on a test set.
 import torch
 from torch.nn import functional as F
 
-from zsadlib.detectors.base import MAP_SIZE, Detector
+from zsadlib.detectors.base import MAP_SIZE, TRANSDUCTIVE, Detector
 
 NEIGHBOURHOODS = (1, 3, 5)
 NEAREST_IMAGES = 0.3
@@ -69,7 +69,7 @@ class MuSc(Detector):
         layers: blocks whose patch tokens are compared, counted from 1.
     """
 
-    name, sees, transductive = "musc", "the unlabelled test set", True
+    name, sees = "musc", TRANSDUCTIVE
 
     def __init__(self, backbone, map_size=MAP_SIZE, layers=(1,)):
         super().__init__(backbone, map_size)
