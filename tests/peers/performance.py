@@ -278,7 +278,7 @@ def ratios(table):
             table[(table.task == task) & (table.who == who)].set_index("number").value for who in (slow, fast)
         )
         found = (slow / fast).to_numpy()
-        low, high = (f"{v:.2f}" if found.max() < 2 else f"{v:.0f}" for v in (found.min(), found.max()))
+        low, high = (f"{v:.2f}" if found.max() < 2 else f"{v:.1f}" for v in (found.min(), found.max()))
         return low if low == high else f"{low} to {high}"
 
     def single(task):
