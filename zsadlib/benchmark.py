@@ -124,6 +124,11 @@ def masks_of(category, size):
     return np.stack([load_mask(s, size) for s in category.test])
 
 
+def truth_of(category, size):
+    """``metrics.Truth`` of all test images, a mask at a time."""
+    return Truth(load_mask(s, size)[None] for s in category.test)
+
+
 def encode_category(backbone, category, window_sizes=(), layers=(), values=()):
     """``Encoded`` of all test images of a category, in order."""
     return store.encode(backbone, [s.path for s in category.test], window_sizes, layers, values)
@@ -275,7 +280,7 @@ def _needs(methods):
 def _run(units, built, category):
     """Compute units of one category, those of one draw together: yields each with its result (JSON data)."""
     sizes = {built[unit.method].map_size for unit in units} if category.has_masks else ()
-    truth = {size: Truth(load_mask(sample, size)[None] for sample in category.test) for size in sizes}
+    truth = {size: truth_of(category, size) for size in sizes}
     by_draw = defaultdict(list)
     for unit in units:
         by_draw[unit.seed if unit.shots else None].append(unit)
@@ -324,7 +329,7 @@ def estimate(profile, backbone, categories, images):
             for times in SIZES:
                 many = np.tile(np.arange(n), times)
                 labelled = replace(category, test=category.test * times)
-                truth = Truth(load_mask(sample, profile.map_size)[None] for sample in labelled.test)
+                truth = truth_of(labelled, profile.map_size)
                 began = time.perf_counter()
                 measure(labelled, *detector.score(encoded[many]), truth)
                 took[method][times * n].append(time.perf_counter() - began)

@@ -68,9 +68,8 @@ def _binary(ranked):
     for rows in _slices(positives, 16):  # in small parts: a dozen temporary arrays
         first = np.searchsorted(ranked.scores, ranked.scores[rows])  # of the abnormal scores equal to each
         above, tied = ranked.above[rows], ranked.tied[rows]
-        beaten += int(
-            np.sum(2 * (ranked.normal - above) - tied)
-        )  # twice the normal scores below, a tie counting one half
+        # twice the normal scores below, a tie counting one half
+        beaten += int(np.sum(2 * (ranked.normal - above) - tied))
         tp, fp = positives - first, above + tied
         ap += float(np.sum(tp / (tp + fp)))
         f1max = max(f1max, float(np.max(2 * tp / (tp + fp + positives))))
@@ -147,9 +146,8 @@ def _aupro(ranked, weights, limit):
     total = 0.0
     for rows in _slices(len(ranked.scores), 16):
         low, width = ranked.above[rows] / ranked.normal, ranked.tied[rows] / ranked.normal
-        below = np.clip(
-            (limit - low) / np.maximum(width, 1e-300), 0, 1
-        )  # the share of a tie's step that lies below the limit
+        # the share of a tie's step that lies below the limit
+        below = np.clip((limit - low) / np.maximum(width, 1e-300), 0, 1)
         total += float(np.sum(weights[ranked.order[rows]] * below * (limit - low - below * width / 2)))
     return total / limit
 
