@@ -28,7 +28,11 @@ from importlib.metadata import version
 
 from PIL import Image
 
-from zsadlib import aligner, benchmark, miniad, plots, profiles, scoring, study
+from zsadlib import profiles, study
+from zsadlib.datasets import miniad
+from zsadlib.evaluation import plots
+from zsadlib.models import aligner
+from zsadlib.prompts import scoring
 
 print({name: version(name) for name in ("torch", "open_clip_torch", "zsadlib")})
 plots.use_style()
@@ -62,7 +66,7 @@ normal = [f"flawless {category}", f"{category} without damage"]
 abnormal = [f"damaged {category}", f"{category} with defect"]
 
 # %%
-backbone = benchmark.profile_backbone(settings)
+backbone = study.profile_backbone(settings)
 ensemble = scoring.build_ensemble(backbone, category, normal, abnormal)
 encoded = backbone.encode(backbone.preprocess(images))
 text = scoring.adapt(encoded.image, ensemble)
@@ -83,7 +87,7 @@ for name, value in zip(["good", kind], image_scores, strict=True):
 # sentences; the *aligner* (notebook 4) translates them, with one matrix that was fitted without labels.
 
 # %%
-aligned = benchmark.profile_aligner(settings, backbone)(encoded.patches)
+aligned = study.profile_aligner(settings, backbone)(encoded.patches)
 maps = aligner.to_map(scoring.anomaly_score(aligned, *text), settings.map_size)
 figure = plots.heat_maps(images, {"anomaly map": maps.numpy()}, scale=(0, 1), masks=masks, width=2.4)
 plots.save(figure, results, "first_light")
@@ -110,5 +114,5 @@ plots.save(figure, results, "first_light")
 # | 07_ablations | Which part does the work, and does the aligner travel? |
 # | 08_verdict_and_explanation | Can it decide without labels, say why, and be trusted? |
 #
-# The study rebuilds the idea of ALFA (Zhu et al., ACM MM 2024). The paper's own code is not public: what we could not
-# know is called a *reconstruction* wherever it appears.
+# The study rebuilds the idea of ALFA (Zhu et al., ACM MM 2024). The paper's own code and tables were not available here:
+# what we could not know is called a *reconstruction* wherever it appears.

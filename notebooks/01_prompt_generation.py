@@ -28,8 +28,11 @@ from importlib.metadata import version
 
 import pandas as pd
 
-from zsadlib import ambiguity, benchmark, miniad, plots, profiles, prompts, scoring, study
-from zsadlib import llm as language
+from zsadlib import profiles, prompts, study
+from zsadlib.datasets import miniad
+from zsadlib.evaluation import plots
+from zsadlib.prompts import ambiguity, scoring
+from zsadlib.prompts import llm as language
 
 print({name: version(name) for name in ("openai", "torch", "zsadlib")})
 plots.use_style()
@@ -93,9 +96,9 @@ print(kept, dropped, sep="\n")
 # themselves, so theirs is no achievement.
 
 # %%
-backbone = benchmark.profile_backbone(settings)
+backbone = study.profile_backbone(settings)
 rows = []
-for name in prompts.banks():
+for name in prompts.bank_names():
     for c in miniad.split_names("development"):
         ensemble = scoring.bank_ensemble(backbone, c, name)
         rows.append({"bank": name, "category": c} | ambiguity.measures(ensemble))

@@ -25,12 +25,14 @@ limit = 0  # images per category (0: all)
 # %%
 import pandas as pd
 
-from zsadlib import ambiguity, benchmark, datasets, plots, profiles, prompts, scoring, study
+from zsadlib import datasets, profiles, prompts, study
+from zsadlib.evaluation import plots
+from zsadlib.prompts import ambiguity, scoring
 
 plots.use_style()
 pd.set_option("display.max_colwidth", 100)
 settings, results = profiles.load_profile(profile), study.results_folder(profile)
-backbone = benchmark.profile_backbone(settings)
+backbone = study.profile_backbone(settings)
 categories = {c.name: c for c in datasets.load_split(settings.development, limit)}
 
 # %% [markdown]
@@ -63,7 +65,7 @@ worst.assign(reason=worst.apply(ambiguity.why, axis=1))[["side", "prompt", "posi
 
 # %%
 data = categories[category]
-image = benchmark.encode_category(backbone, data).image
+image = study.encode_category(backbone, data).image
 kinds = [s.kind for s in data.test]
 shown = [kinds.index(kind) for kind in ["good", *[k for k in dict.fromkeys(kinds) if k != "good"][:3]]]
 figure = plots.similarity_intervals(image, ensemble, shown, [kinds[i] for i in shown])
@@ -80,8 +82,8 @@ plots.save(figure, results, "similarity_intervals")
 # %%
 rows = []
 for name, data in categories.items():
-    image = benchmark.encode_category(backbone, data).image
-    for bank in prompts.banks():
+    image = study.encode_category(backbone, data).image
+    for bank in prompts.bank_names():
         rows.append(
             {"bank": bank, "category": name} | ambiguity.measures(scoring.bank_ensemble(backbone, name, bank), image)
         )

@@ -28,11 +28,14 @@ import inspect
 import numpy as np
 import pandas as pd
 
-from zsadlib import aligner, benchmark, bootstrap, datasets, metrics, plots, profiles, prompts, scoring, study
+from zsadlib import datasets, profiles, prompts, study
+from zsadlib.evaluation import bootstrap, metrics, plots
+from zsadlib.models import aligner
+from zsadlib.prompts import scoring
 
 plots.use_style()
 settings, results = profiles.load_profile(profile), study.results_folder(profile)
-backbone = benchmark.profile_backbone(settings)
+backbone = study.profile_backbone(settings)
 splits = {s: datasets.load_split(getattr(settings, s), limit, masks=True) for s in ("development", "test")}
 
 # %% [markdown]
@@ -67,7 +70,7 @@ print(inspect.getsource(scoring.margin) + "\n\n" + inspect.getsource(scoring.typ
 # %%
 data = next(c for c in splits["development"] if c.name == category)
 ensemble = scoring.bank_ensemble(backbone, category, llm)
-image = benchmark.encode_category(backbone, data).image
+image = study.encode_category(backbone, data).image
 row = int(data.labels.argmax())
 weights = scoring.salience(image[row : row + 1], ensemble)[1][0]
 
@@ -96,12 +99,12 @@ def compare(split, data, bank, encoded, places, masks):
 
 
 # %%
-align, found = benchmark.profile_aligner(settings, backbone), []
+align, found = study.profile_aligner(settings, backbone), []
 nouns = [c.noun for categories in splits.values() for c in categories]
-banks = [bank for bank in prompts.banks() if all(prompts.is_recorded(bank, noun) for noun in nouns)] + ["both"]
+banks = [bank for bank in prompts.bank_names() if all(prompts.is_recorded(bank, noun) for noun in nouns)] + ["both"]
 for split, data in [(split, c) for split, categories in splits.items() for c in categories]:
-    encoded = benchmark.encode_category(backbone, data)
-    context = encoded, align(encoded.patches), benchmark.masks_of(data, settings.map_size // 2)
+    encoded = study.encode_category(backbone, data)
+    context = encoded, align(encoded.patches), study.masks_of(data, settings.map_size // 2)
     found += [row for bank in banks for row in compare(split, data, bank, *context)]
 found = pd.DataFrame(found)
 found["draws"] = [bootstrap.image_draws(row.labels, row.scores, row.category) for row in found.itertuples()]

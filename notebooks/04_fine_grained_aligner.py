@@ -29,13 +29,16 @@ import numpy as np
 import pandas as pd
 import torch
 
-from zsadlib import aligner, benchmark, bootstrap, datasets, metrics, plots, profiles, scoring, study
+from zsadlib import datasets, profiles, study
 from zsadlib.detectors.base import harmonic
-from zsadlib.prompts import TEMPLATES
+from zsadlib.evaluation import bootstrap, metrics, plots
+from zsadlib.models import aligner
+from zsadlib.models.encoded import values, windows
+from zsadlib.prompts import TEMPLATES, scoring
 
 plots.use_style()
 settings, results = profiles.load_profile(profile), study.results_folder(profile)
-backbone = benchmark.profile_backbone(settings)
+backbone = study.profile_backbone(settings)
 development = datasets.load_split(settings.development, limit, masks=True)
 
 # %% [markdown]
@@ -65,7 +68,7 @@ half = len(development) // 2
 measured, fitting = development[:half], development[half:]
 sample = [s.path for c in fitting for s in c.test[::3]]
 sizes = sorted({2, 4, settings.aligner_window})
-fitted = {f"lstsq {k}": benchmark.fit_aligner(backbone, sample, k) for k in sizes}
+fitted = {f"lstsq {k}": aligner.fit_aligner(backbone, sample, k) for k in sizes}
 print(f"{len(sample)} images, a matrix of {tuple(fitted['lstsq 2'].matrix.shape)} for each window size")
 
 # %% [markdown]
@@ -77,13 +80,13 @@ def patch_scores(way, encoded, text):
     """Scores (batch, patches) of one way, from what ``needs`` says that it needs."""
     if way.startswith("windows"):
         k = int(way[-1])
-        return aligner.harmonic_mean(scoring.anomaly_score(encoded.windows[k], *text), backbone.grid, k)
+        return aligner.harmonic_mean(scoring.anomaly_score(encoded.extra["windows", k], *text), backbone.grid, k)
     if way == "winclip":  # the published map: both window sizes and the whole image
         parts = [patch_scores(f"windows {k}", encoded, text) for k in settings.window_sizes]
         whole = scoring.anomaly_score(encoded.image, *text)[:, None]
         return harmonic([*parts, whole])
     if way.startswith("vv"):
-        tokens = backbone.project(encoded.values[int(way[-1])])
+        tokens = backbone.project(encoded.extra["values", int(way[-1])])
     elif way == "lstsq per image":  # windows of the image itself, k as in the profile
         k = settings.aligner_window
         own = [aligner.Aligner.fit(backbone, [encoded[i : i + 1]], k)(p) for i, p in enumerate(encoded.patches)]
@@ -96,9 +99,9 @@ def patch_scores(way, encoded, text):
 # %%
 test = datasets.load_split(settings.test, limit, masks=True)
 static = {c.noun: scoring.bank_ensemble(backbone, c.noun, "static", templates=TEMPLATES) for c in development + test}
-needs = {"windows 2": [(2,)], "windows 3": [(3,)], "winclip": [settings.window_sizes]}  # of Backbone.encode
-needs |= {"lstsq per image": [(settings.aligner_window,)], "vv 1": [(), (), (1,)], "vv 2": [(), (), (2,)]}
-everything = sorted({2, 3, settings.aligner_window, *settings.window_sizes}), (), (1, 2)
+needs = {"windows 2": windows(2), "windows 3": windows(3), "winclip": windows(*settings.window_sizes)}
+needs |= {"lstsq per image": windows(settings.aligner_window), "vv 1": values(1), "vv 2": values(2)}
+everything = windows(*sorted({2, 3, settings.aligner_window, *settings.window_sizes})) + values(1, 2)
 ways = ["raw", "vv 1", "vv 2", *fitted, "lstsq per image", "windows 2", "windows 3", "winclip"]
 
 # %%
@@ -107,7 +110,7 @@ kinds = [s.kind for s in data.test]
 rows = [kinds.index(k) for k in list(dict.fromkeys(kinds))[:4]]
 pictures = [datasets.load_image(data.test[i].path) for i in rows]
 batch = backbone.preprocess(pictures)
-encoded = backbone.encode(batch, *everything)
+encoded = backbone.encode(batch, everything)
 text = scoring.adapt(encoded.image, static[category])
 
 # %%
@@ -129,7 +132,7 @@ plots.save(figure, results, "aligner_maps")
 
 # %%
 def measure(split, data, ways):
-    encoded, truth = benchmark.encode_category(backbone, data, *everything), benchmark.masks_of(data, settings.map_size)
+    encoded, truth = study.encode_category(backbone, data, everything), study.masks_of(data, settings.map_size)
     text = scoring.adapt(encoded.image, static[data.noun])
     for way in ways:
         maps = aligner.to_map(patch_scores(way, encoded, text), settings.map_size).numpy()
@@ -147,7 +150,7 @@ columns = ["pixel_auroc", "pixel_ap", "pixel_f1max", "pixel_aupro"]
 # Now the test categories, once, with the aligner of the profile: fitted on all development images.
 
 # %%
-fitted["aligner"] = benchmark.profile_aligner(settings, backbone)
+fitted["aligner"] = study.profile_aligner(settings, backbone)
 reported = ["raw", "vv 1", "aligner", "lstsq per image", "windows 3", "winclip"]
 quality = pd.concat(
     [quality, pd.DataFrame([row for c in test for row in measure("test", c, reported)])], ignore_index=True
@@ -159,10 +162,10 @@ study.save_table(quality.drop(columns=[c for c in quality if c.startswith("draws
 # plain forward pass, medians of five. Only the multiple means something elsewhere.
 
 # %%
-batch = next(benchmark.batches(backbone, sample))[: min(8, limit or 8)]
+batch = next(study.batches(backbone, sample))[: min(8, limit or 8)]
 text = [t[:1].expand(len(batch), -1) for t in scoring.adapt(backbone.encode(batch).image, static[category])]
 runs = {
-    way: lambda w=way: patch_scores(w, backbone.encode(batch, *needs.get(w, ())), text) for way in [*ways, "aligner"]
+    way: lambda w=way: patch_scores(w, backbone.encode(batch, needs.get(w, ())), text) for way in [*ways, "aligner"]
 }
 runs["one pass"] = lambda: backbone.encode(batch)
 cost = pd.DataFrame(

@@ -26,11 +26,13 @@ limit = 0  # images per category (0: all)
 # %%
 import pandas as pd
 
-from zsadlib import benchmark, datasets, detectors, plots, profiles, published, study
+from zsadlib import datasets, detectors, profiles, study
+from zsadlib.detectors.base import said
+from zsadlib.evaluation import plots, published
 
 plots.use_style()
 settings, results = profiles.load_profile(profile), study.results_folder(profile)
-backbone = benchmark.profile_backbone(settings)
+backbone = study.profile_backbone(settings)
 pd.DataFrame(settings.model_dump(mode="json").items(), columns=["setting", "value"]).set_index("setting")
 
 # %% [markdown]
@@ -43,7 +45,8 @@ pd.DataFrame(settings.model_dump(mode="json").items(), columns=["setting", "valu
 # unmarked. A detector that looks at the whole unlabelled test set needs that set before it can judge its first image.
 
 # %%
-seen = {m: (detectors.METHODS[m].sees, detectors.METHODS[m].__doc__.splitlines()[0]) for m in settings.methods}
+chosen = {m: detectors.method(m) for m in settings.methods}
+seen = {m: (said(c.sees), c.__doc__.splitlines()[0]) for m, c in chosen.items()}
 pd.DataFrame(seen, index=["sees", "what it is"]).T
 
 # %% [markdown]
@@ -56,7 +59,7 @@ pd.DataFrame(seen, index=["sees", "what it is"]).T
 # %%
 development, tested = (datasets.load_split(names, limit) for names in (settings.development, settings.test))
 categories = development + tested
-table = benchmark.evaluate(settings, backbone, categories, benchmark.zero_shot(settings))
+table = study.evaluate(settings, backbone, categories, study.zero_shot(settings))
 study.save_table(table, results, "benchmark")
 print(f"{sum(len(c.test) for c in categories)} images of {len(categories)} categories, {len(table)} values")
 
@@ -69,7 +72,8 @@ print(f"{sum(len(c.test) for c in categories)} images of {len(categories)} categ
 
 # %%
 metrics = ("image_auroc", "image_ap", "pixel_auroc", "pixel_aupro")
-means = published.beside(benchmark.summary(table, metrics), settings, whole=not limit)
+means = published.beside(study.summary(table, metrics), settings, whole=not limit)
+study.save_table(study.reported(table).reset_index(), results, "summary")  # what the README quotes
 published.save(means, results, "zero_shot_means")
 published.coloured(means)
 
@@ -109,7 +113,7 @@ plots.save(figure, results, "benchmark_pixel_aupro")
 # %%
 chosen = [c for c in tested if c.has_masks]
 chosen = chosen[:: max(1, len(chosen) // 5)][:5]
-judges = [benchmark.build_detector(m, settings, backbone) for m in settings.methods if seen[m][0] == "nothing"]
+judges = [study.build_detector(m, settings, backbone) for m in settings.methods if m != "musc"]
 rows = []
 for data in chosen:
     samples = [next(s for s in data.test if s.label == label) for label in (0, 1)]
@@ -152,8 +156,8 @@ print("hardest for alfa: " + ", ".join(f"{r.category} ({100 * r.value:.1f})" for
 #
 # **5.2** Change the bank in a copy of `zsadlib/profiles/mini.json` and pass the file as `profile`. Is the strong LLM worth it?
 #
-# **5.3** Write a detector of your own (`zsadlib/detectors/clip_ac.py` is the shortest) and give it to `benchmark.evaluate` as
-# `built={"mine": Mine(backbone)}` with the unit `benchmark.Unit("mine")`.
+# **5.3** Write a detector of your own (`zsadlib/detectors/clip_ac.py` is the shortest) and give it to `study.evaluate` as
+# `built={"mine": Mine(backbone)}` with the unit `study.Unit("mine")`.
 #
 # **5.4** `musc` needs no words. On which categories does it lose to words, and what happens to it when most of the images are
 # defective?

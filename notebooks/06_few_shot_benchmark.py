@@ -24,11 +24,12 @@ limit = 0  # images per category (0: all)
 # %%
 import pandas as pd
 
-from zsadlib import benchmark, datasets, detectors, plots, profiles, published, study
+from zsadlib import datasets, detectors, profiles, study
+from zsadlib.evaluation import plots, published
 
 plots.use_style()
 settings, results = profiles.load_profile(profile), study.results_folder(profile)
-backbone = benchmark.profile_backbone(settings)
+backbone = study.profile_backbone(settings)
 print(f"{', '.join(settings.few_shot)}; {settings.shots} shots; {settings.draws} draws each")
 
 # %% [markdown]
@@ -37,20 +38,18 @@ print(f"{', '.join(settings.few_shot)}; {settings.shots} shots; {settings.draws}
 # `patchcore` is the wordless rival: a memory of normal patches from the same backbone, and nothing else.
 
 # %%
-pd.Series({m: detectors.METHODS[m].__doc__.splitlines()[0] for m in settings.few_shot}, name="what it is").to_frame()
+pd.Series({m: detectors.method(m).__doc__.splitlines()[0] for m in settings.few_shot}, name="what it is").to_frame()
 
 # %% [markdown]
 # ## Run
 
 # %%
 categories = datasets.load_split(settings.test, limit)
-few = benchmark.evaluate(settings, backbone, categories, benchmark.few_shot(settings))
+few = study.evaluate(settings, backbone, categories, study.few_shot(settings))
 study.save_table(few, results, "few_shot")
-zero = benchmark.evaluate(
-    settings, backbone, categories, [u for u in benchmark.zero_shot(settings) if u.method != "musc"]
-)
+zero = study.evaluate(settings, backbone, categories, [u for u in study.zero_shot(settings) if u.method != "musc"])
 table = pd.concat([zero, few], ignore_index=True)
-print(f"{len(few)} values of {len(benchmark.few_shot(settings))} units on {len(categories)} categories")
+print(f"{len(few)} values of {len(study.few_shot(settings))} units on {len(categories)} categories")
 
 # %% [markdown]
 # ## Means
@@ -59,7 +58,7 @@ print(f"{len(few)} values of {len(benchmark.few_shot(settings))} units on {len(c
 # (PatchCore's is on its own WideResNet-50).
 
 # %%
-means = published.beside(benchmark.summary(table), settings, whole=not limit)
+means = published.beside(study.summary(table), settings, whole=not limit)
 published.save(means, results, "few_shot_means")
 published.coloured(means)
 
@@ -67,7 +66,7 @@ published.coloured(means)
 # How much depends on the luck of the draw? Standard deviation over the draws of the mean over categories, in points:
 
 # %%
-luck = benchmark.spread(few)
+luck = study.spread(few)
 published.save(luck, results, "few_shot_spread")
 luck
 

@@ -28,11 +28,14 @@ import pandas as pd
 import torch
 from IPython.display import display
 
-from zsadlib import aligner, benchmark, bootstrap, datasets, embedded, metrics, plots, profiles, prompts, scoring, study
+from zsadlib import datasets, profiles, prompts, study
+from zsadlib.evaluation import bootstrap, metrics, plots
+from zsadlib.models import aligner, embedded
+from zsadlib.prompts import scoring
 
 plots.use_style()
 settings, results = profiles.load_profile(profile), study.results_folder(profile)
-backbone = benchmark.profile_backbone(settings)
+backbone = study.profile_backbone(settings)
 
 # %%
 development, test = (datasets.load_split(names, limit, masks=True) for names in (settings.development, settings.test))
@@ -44,11 +47,11 @@ targets = [*test, textile, *([own] if own else [])]
 # Every image that is scored is encoded once; knobs only change what is done with the embeddings.
 
 # %%
-encoded = {c: benchmark.encode_category(backbone, c) for c in development + targets}
-truth = {c: benchmark.masks_of(c, settings.map_size) for c in development + targets if c.has_masks}
+encoded = {c: study.encode_category(backbone, c) for c in development + targets}
+truth = {c: study.masks_of(c, settings.map_size) for c in development + targets if c.has_masks}
 ensembles = {c: scoring.bank_ensemble(backbone, c.noun, *settings.banks) for c in development + test}
 static = {c: scoring.bank_ensemble(backbone, c.noun, "static") for c in development + targets}
-committed = benchmark.profile_aligner(settings, backbone)
+committed = study.profile_aligner(settings, backbone)
 
 # %% [markdown]
 # ## Knob 1: how sharply an image may choose (`salience`, `margin`)
@@ -94,7 +97,7 @@ knobs += [("window", k, {"k": k}, paths) for k in (1, 2, 3, 4, 5, 6)]
 knobs += [("images", n, {}, paths[:: len(paths) // n][:n]) for n in (1, 2, 4, 8, 16, 32) if n <= len(paths)]
 frozen, fits = {"k": settings.aligner_window}, []
 for knob, value, options, images in knobs:
-    fit = benchmark.fit_aligner(backbone, images, **(frozen | options))
+    fit = aligner.fit_aligner(backbone, images, **(frozen | options))
     found = [metrics.pixel_metrics(truth[c], maps_of(c, static[c], "mean", fit)) for c in development[:half]]
     fits.append({"knob": knob, "setting": value} | pd.DataFrame(found).mean()[["pixel_auroc", "pixel_aupro"]].to_dict())
 
@@ -165,7 +168,7 @@ plots.save(figure, results, "ablation_stack")
 # %%
 rows, channels = [], slice(sum(embedded.LEVELS), None)
 for c in test if backbone.name == embedded.NAME else []:
-    batches = benchmark.batches(backbone, [s.path for s in c.test])
+    batches = study.batches(backbone, [s.path for s in c.test])
     stem = backbone.visual.trunk.patch_embed.backbone
     batches = (batch.to(backbone.device, memory_format=torch.channels_last) for batch in batches)
     odd = np.concatenate([stem.pretrained(batch)[:, channels].mean(1).flatten(1).cpu() for batch in batches])
@@ -195,7 +198,7 @@ if len(wordless):
 # %%
 homes = {c.name: [s.path for s in c.test[::3]] for c in targets if c not in test}
 aligners = {"MiniAD development": committed} | {
-    name: benchmark.fit_aligner(backbone, images, settings.aligner_window) for name, images in homes.items()
+    name: aligner.fit_aligner(backbone, images, settings.aligner_window) for name, images in homes.items()
 }
 moved = [
     {"scored on": c.dataset if c in test else c.name, "fitted on": name} | draws(c, static[c], "mean", fit)

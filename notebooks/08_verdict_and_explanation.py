@@ -31,18 +31,22 @@ import pandas as pd
 from scipy.ndimage import maximum_filter
 from sklearn.linear_model import LogisticRegression
 
-from zsadlib import benchmark, bootstrap, captions, datasets, miniad, plots, profiles, prompts, scoring, study, verdict
+from zsadlib import datasets, profiles, prompts, study
+from zsadlib.datasets import miniad
+from zsadlib.evaluation import bootstrap, plots, verdict
+from zsadlib.prompts import scoring
+from zsadlib.training import captions
 
 plots.use_style()
 settings, results = profiles.load_profile(profile), study.results_folder(profile)
-backbone = benchmark.profile_backbone(settings)
-detector = benchmark.build_detector("alfa", settings, backbone)
+backbone = study.profile_backbone(settings)
+detector = study.build_detector("alfa", settings, backbone)
 splits = {s: datasets.load_split(getattr(settings, s), limit, masks=True) for s in ("development", "test")}
 categories = [c for split in splits.values() for c in split]
 split_of = {c.name: split for split, some in splits.items() for c in some}
 
 # %%
-encoded = {c.name: benchmark.encode_category(backbone, c).image for c in categories}
+encoded = {c.name: study.encode_category(backbone, c).image for c in categories}
 scores = {}
 for c in categories:
     text = scoring.adapt(encoded[c.name], detector.prepare(c.noun).ensemble, settings.reading)
@@ -165,7 +169,7 @@ for c in [c for c in categories if {s.kind for s in c.test if s.label} <= set(mi
     normal, key = prompts.load_bank("static", c.noun).answers.normal, {"split": split_of[c.name], "category": c.name}
     sixteen = {captions.KINDS[kind][0].format(c.noun): kind for kind in miniad.KINDS}
     tests = {"one for each kind": hits(c, normal, list(sixteen), lambda p, kind: sixteen[p] == kind)}  # noqa: B023
-    for bank in dict.fromkeys([*prompts.banks()[1:], " + ".join(settings.banks)]):
+    for bank in dict.fromkeys([*prompts.bank_names()[1:], " + ".join(settings.banks)]):
         answers = [prompts.load_bank(name, c.noun).answers for name in bank.split(" + ")]
         normal_, abnormal = ([p for a in answers for p in getattr(a, side)] for side in ("normal", "abnormal"))
         names_it = lambda p, kind: bool(pattern[kind].search(p.lower()))  # noqa: E731
@@ -196,9 +200,9 @@ right.set_index(["split", "prompts"]).mul(100).round(1)
 pointed, reach = [], settings.map_size // backbone.grid
 for c in categories:
     bad, split = replace(c, test=tuple(s for s in c.test if s.label)), split_of[c.name]
-    near = maximum_filter(benchmark.masks_of(bad, settings.map_size), (1, 2 * reach + 1, 2 * reach + 1))
-    reasons = detector.prepare(c.noun).explain(benchmark.encode_category(backbone, bad), top=1, threshold=0)
-    for reached, (reason,), whole in zip(near, reasons, benchmark.predict_category(detector, bad)[1], strict=True):
+    near = maximum_filter(study.masks_of(bad, settings.map_size), (1, 2 * reach + 1, 2 * reach + 1))
+    reasons = detector.prepare(c.noun).explain(study.encode_category(backbone, bad), top=1, threshold=0)
+    for reached, (reason,), whole in zip(near, reasons, study.predict_category(detector, bad)[1], strict=True):
         hit = {"prompt": reached.flat[reason["map"].argmax()], "map": reached.flat[whole.argmax()]}
         pointed.append({"split": split, "category": c.name} | hit | {"chance": reached.mean()})
 pointing = pd.DataFrame(pointed).groupby(["split", "category"], sort=False).mean().reset_index()

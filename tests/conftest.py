@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from zsadlib import miniad
+from zsadlib.datasets import miniad
 
 torch.set_num_threads(2)
 
@@ -35,7 +35,7 @@ def tiny_category(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def backbone():
-    from zsadlib.backbones import load_backbone
+    from zsadlib.models.loading import load_backbone
 
     return load_backbone()
 

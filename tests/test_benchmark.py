@@ -11,14 +11,19 @@ import torch
 from conftest import write_category
 from torch.nn import functional as F
 
-from zsadlib import benchmark, datasets, detectors, profiles, published, store
-from zsadlib.backbones import Encoded
+from zsadlib import datasets, profiles
 from zsadlib.detectors import musc
+from zsadlib.detectors.base import Detector, Scores, Sees
+from zsadlib.detectors.patchcore import PatchCore
+from zsadlib.evaluation import published
+from zsadlib.models import store
+from zsadlib.models.encoded import Encoded, needs_of
+from zsadlib.study import benchmark, methods, tables, units
 
 
 @pytest.fixture
 def settings(monkeypatch, tmp_path):
-    monkeypatch.setattr(benchmark, "UNITS", tmp_path / "units")
+    monkeypatch.setattr(units, "UNITS", tmp_path / "units")
     return profiles.load_profile("mini").model_copy(update={"bank": "static", "draws": 2, "shots": (1, 2)})
 
 
@@ -28,7 +33,7 @@ def bolts(tiny_category):
 
 
 def kept():
-    return {p: p.stat().st_mtime_ns for p in benchmark.UNITS.rglob("*.json")}
+    return {p: p.stat().st_mtime_ns for p in units.UNITS.rglob("*.json")}
 
 
 # ------------------------------------------------------------------------------------------------- units that resume
@@ -37,8 +42,8 @@ def kept():
 def test_a_killed_benchmark_goes_on_and_ends_as_if_nothing_had_happened(
     settings, backbone, bolts, monkeypatch, tmp_path
 ):
-    units = benchmark.zero_shot(settings) + benchmark.few_shot(settings)
-    original, calls = benchmark.measure, []
+    asked = benchmark.zero_shot(settings) + benchmark.few_shot(settings)
+    original, calls = units.measure, []
 
     def dies(*args):
         calls.append(args)
@@ -46,27 +51,27 @@ def test_a_killed_benchmark_goes_on_and_ends_as_if_nothing_had_happened(
             raise KeyboardInterrupt
         return original(*args)
 
-    monkeypatch.setattr(benchmark, "measure", dies)
+    monkeypatch.setattr(units, "measure", dies)
     with pytest.raises(KeyboardInterrupt):
-        benchmark.evaluate(settings, backbone, [bolts], units)
+        benchmark.evaluate(settings, backbone, [bolts], asked)
     before = kept()
     assert len(before) == 5
-    monkeypatch.setattr(benchmark, "measure", original)
-    table = benchmark.evaluate(settings, backbone, [bolts], units)
+    monkeypatch.setattr(units, "measure", original)
+    table = benchmark.evaluate(settings, backbone, [bolts], asked)
     after = kept()
-    assert len(after) == len(units) and all(after[p] == before[p] for p in before)
-    assert len(table) == 7 * len(units) and table.groupby(["method", "shots", "seed"]).size().eq(7).all()
-    monkeypatch.setattr(benchmark, "UNITS", tmp_path / "straight")
-    pd.testing.assert_frame_equal(table, benchmark.evaluate(settings, backbone, [bolts], units))
+    assert len(after) == len(asked) and all(after[p] == before[p] for p in before)
+    assert len(table) == 7 * len(asked) and table.groupby(["method", "shots", "seed"]).size().eq(7).all()
+    monkeypatch.setattr(units, "UNITS", tmp_path / "straight")
+    pd.testing.assert_frame_equal(table, benchmark.evaluate(settings, backbone, [bolts], asked))
 
 
 def test_a_change_runs_again_what_it_touches_and_nothing_else(settings, backbone, bolts, tmp_path):
-    units = benchmark.zero_shot(settings) + [benchmark.Unit("patchcore", 1)]
-    benchmark.evaluate(settings, backbone, [bolts], units)
+    asked = benchmark.zero_shot(settings) + [units.Unit("patchcore", 1)]
+    benchmark.evaluate(settings, backbone, [bolts], asked)
     before = kept()
 
     def new(profile=settings, category=bolts):
-        benchmark.evaluate(profile, backbone, [category], units)
+        benchmark.evaluate(profile, backbone, [category], asked)
         fresh = {json.loads(p.read_text())["unit"]["method"] for p in kept() if p not in before}
         before.update(kept())
         return fresh
@@ -76,7 +81,7 @@ def test_a_change_runs_again_what_it_touches_and_nothing_else(settings, backbone
     assert new(settings.model_copy(update={"window_sizes": (2,)})) == {"winclip"}
     assert new(settings.model_copy(update={"layers": (2,)})) == {"patchcore", "musc"}
     assert new(settings.model_copy(update={"batch_size": 3})) == set()
-    everything = {unit.method for unit in units}
+    everything = {unit.method for unit in asked}
     assert new(category=bolts.take(4)) == everything
     assert new(category=replace(bolts, name="key")) == everything
     copied = write_category(tmp_path / "bolt")
@@ -88,32 +93,33 @@ def test_a_change_runs_again_what_it_touches_and_nothing_else(settings, backbone
 
 
 def test_a_set_in_many_batches_is_scored_as_in_one(settings, backbone, bolts, tmp_path, monkeypatch):
-    encoded = benchmark.encode_category(backbone, bolts, settings.window_sizes, settings.layers)
+    built = {m: methods.build_detector(m, settings, backbone).prepare("bolt") for m in settings.methods}
+    encoded = units.encode_category(backbone, bolts, needs_of(built.values()))
     monkeypatch.setattr(store, "FOLDER", tmp_path / "embeddings")
-    built = {m: benchmark.build_detector(m, settings, backbone).prepare("bolt") for m in settings.methods}
     monkeypatch.setattr(backbone, "batch_size", 3)
-    scored = benchmark.score_category(built, bolts)
+    scored = units.score_category(built, bolts)
     assert set(scored) == set(built) and any(d.transductive for d in built.values())
     for method, detector in built.items():
-        for found, expected in zip(scored[method], detector.score(encoded), strict=True):
+        whole = detector.score(encoded)
+        for found, expected in zip(scored[method], (whole.image, whole.map), strict=True):
             torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_support_images_are_drawn_by_seed_and_nested(bolts, tmp_path):
     data = datasets.read_category(write_category(tmp_path / "bolt", train=9))
-    draws = [benchmark.draw_support(data, 4, seed) for seed in range(5)]
+    draws = [units.draw_support(data, 4, seed) for seed in range(5)]
     assert len({tuple(d) for d in draws}) == 5 and all(len(set(d)) == 4 for d in draws)
-    assert all(benchmark.draw_support(data, 2, seed) == d[:2] for seed, d in enumerate(draws))
+    assert all(units.draw_support(data, 2, seed) == d[:2] for seed, d in enumerate(draws))
     with pytest.raises(ValueError, match="has 2 images in train/good; 3 shots are too many"):
-        benchmark.draw_support(bolts, 3, 0)
+        units.draw_support(bolts, 3, 0)
 
 
-def test_a_detector_of_ones_own_is_fitted_and_stands_in_the_table(settings, backbone, bolts):
-    class Trained(detectors.Detector):
-        name, sees = "mine", "other categories"
+def test_a_detector_of_ones_own_is_fitted_and_stands_in_the_table(settings, backbone, bolts, tmp_path):
+    class Trained(Detector):
+        name, sees = "mine", frozenset({Sees.OTHER_PICTURES, Sees.OTHER_LABELS})
 
         def fit(self, categories):
-            encoded = benchmark.encode_category(self.backbone, categories[0])
+            encoded = units.encode_category(self.backbone, categories[0])
             labels = torch.from_numpy(categories[0].labels).bool()
             self.direction = F.normalize(encoded.image[labels].mean(0) - encoded.image[~labels].mean(0), dim=0)
             return self
@@ -123,22 +129,26 @@ def test_a_detector_of_ones_own_is_fitted_and_stands_in_the_table(settings, back
 
         def score(self, encoded):
             projected = self.backbone.project(encoded.patches)
-            return torch.sigmoid(encoded.image @ self.direction), torch.sigmoid(projected @ self.direction)
+            return Scores(torch.sigmoid(encoded.image @ self.direction), torch.sigmoid(projected @ self.direction))
 
-    mine = Trained(backbone).fit([bolts])
-    table = benchmark.evaluate(settings, backbone, [bolts], [benchmark.Unit("mine")], {"mine": mine})
+    lessons = write_category(tmp_path / "lessons" / "key", "key")
+    plan = settings.model_copy(update={"development": (str(lessons.parent),)})
+    table = benchmark.evaluate(plan, backbone, [bolts], [units.Unit("mine")], {"mine": Trained(backbone)})
     assert not kept()  # a class that is being written is run each time
-    assert set(table.sees) == {"other categories"} and table.set_index("metric").value["image_auroc"] > 0.9
+    assert (
+        set(table.sees) == {"pictures of other categories + labels of other categories"}
+        and table.set_index("metric").value["image_auroc"] > 0.9
+    )
 
 
 # ------------------------------------------------------------------------------ methods against their definitions
 
 
-def random_encoded(images=11, grid=4, width=6, layers=(2, 3)):
+def random_encoded(images=11, grid=4, width=6, blocks=(2, 3)):
     generator = torch.Generator().manual_seed(4)
     image = F.normalize(torch.randn(images, 5, generator=generator), dim=-1)
-    tokens = {i: torch.randn(images, grid * grid, width, generator=generator) for i in layers}
-    return Encoded(image, tokens[layers[-1]], {}, tokens)
+    tokens = {i: torch.randn(images, grid * grid, width, generator=generator) for i in blocks}
+    return Encoded(image, tokens[blocks[-1]], {("layers", i): t for i, t in tokens.items()})
 
 
 def slow_musc(encoded, layers, grid):
@@ -147,9 +157,9 @@ def slow_musc(encoded, layers, grid):
     patch_scores = np.zeros((images, grid * grid))
     for layer in layers:
         for r in (1, 3, 5):
-            features = np.zeros((images, grid * grid, encoded.layers[layer].shape[-1]))
+            features = np.zeros((images, grid * grid, encoded.extra["layers", layer].shape[-1]))
             for i in range(images):
-                raw = encoded.layers[layer][i].double().numpy().reshape(grid, grid, -1)
+                raw = encoded.extra["layers", layer][i].double().numpy().reshape(grid, grid, -1)
                 raw = (raw - raw.mean()) / np.sqrt(raw.var() + 1e-5)
                 for y in range(grid):
                     for x in range(grid):
@@ -183,21 +193,23 @@ def slow_musc(encoded, layers, grid):
 
 def test_musc_is_its_definition():
     encoded, layers = random_encoded(), (2, 3)
-    detector = detectors.MuSc(types.SimpleNamespace(device="cpu"), 8, layers).prepare("bolt")
-    scores, patches = detector.score(encoded)
+    detector = musc.MuSc(types.SimpleNamespace(device="cpu"), 8, layers).prepare("bolt")
+    found = detector.score(encoded)
+    scores, patches = found.image, found.map
     expected, expected_patches = slow_musc(encoded, layers, 4)
     assert np.abs(scores.numpy() - expected).max() < 1e-5 and np.abs(patches.numpy() - expected_patches).max() < 1e-5
     with pytest.raises(ValueError, match="needs two or more"):
-        musc.mutual_scores(encoded.layers[2][:1])
-    shuffled = detector.score(encoded[[3, 1, 4, 0, 5, 9, 2, 6, 8, 7, 10]])[0]
+        musc.mutual_scores(encoded.extra["layers", 2][:1])
+    shuffled = detector.score(encoded[[3, 1, 4, 0, 5, 9, 2, 6, 8, 7, 10]]).image
     assert torch.allclose(shuffled[[3, 1, 6, 0, 2]], scores[:5], atol=1e-5)  # the order of the set does not matter
 
 
 def test_patchcore_is_the_distance_to_the_nearest_normal_patch():
     encoded = random_encoded()
-    detector = detectors.PatchCore(None, 8, (2, 3)).prepare("bolt", encoded[:2])
-    scores, patches = detector.score(encoded)
-    features = [F.normalize(encoded.layers[i], dim=-1) for i in (2, 3)]
+    detector = PatchCore(None, 8, (2, 3)).prepare("bolt", encoded[:2])
+    found = detector.score(encoded)
+    scores, patches = found.image, found.map
+    features = [F.normalize(encoded.extra["layers", i], dim=-1) for i in (2, 3)]
     joined = F.normalize(torch.cat(features, -1), dim=-1)
     for i in range(11):
         cosine = joined[i] @ joined[:2].flatten(0, 1).T
@@ -225,7 +237,7 @@ def test_tables_show_what_is_missing_as_missing(tmp_path):
     rows = [
         ("winclip", "nothing", d, c, 0, 0, "image_auroc", v) for d, c, v in (("VisA", "pcb1", 0.8), ("own", "a_b", 0.9))
     ]
-    means = benchmark.summary(pd.DataFrame(rows, columns=benchmark.COLUMNS))
+    means = tables.summary(pd.DataFrame(rows, columns=tables.COLUMNS))
     table = published.beside(means, profiles.load_profile("paper"))
     visa, own = (table.xs(d)["image_auroc"].iloc[0] for d in ("VisA", "own"))
     assert (

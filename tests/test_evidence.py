@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, f1_score, roc_auc_score
 
-from zsadlib import bootstrap, metrics, verdict
+from zsadlib.evaluation import bootstrap, metrics, verdict
 
 
 @pytest.fixture

@@ -5,7 +5,7 @@ import pytest
 from scipy import ndimage
 from sklearn.metrics import average_precision_score, precision_recall_curve, roc_auc_score
 
-from zsadlib import metrics
+from zsadlib.evaluation import metrics
 
 
 @pytest.mark.parametrize("seed", range(8))

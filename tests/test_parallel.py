@@ -16,7 +16,9 @@ import torch
 from conftest import write_category
 from typer.testing import CliRunner
 
-from zsadlib import benchmark, cli, datasets, parallel, profiles, store
+from zsadlib import cli, datasets, profiles
+from zsadlib.models import loading, store
+from zsadlib.study import benchmark, parallel, units
 
 BIN = Path(sys.executable).parent
 
@@ -42,10 +44,10 @@ def serial(small, tmp_path_factory):
     plan, cache = profiles.load_profile(str(small)), tmp_path_factory.mktemp("serial")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(store, "FOLDER", cache / "embeddings")
-        patch.setattr(benchmark, "UNITS", cache / "units")
+        patch.setattr(units, "UNITS", cache / "units")
         words, images = benchmark.zero_shot(plan), benchmark.few_shot(plan)
-        asked, backbone = ((plan.development, words), (plan.test, words + images)), benchmark.profile_backbone(plan)
-        return pd.concat([benchmark.evaluate(plan, backbone, datasets.load_split(s), units) for s, units in asked])
+        asked, backbone = ((plan.development, words), (plan.test, words + images)), loading.profile_backbone(plan)
+        return pd.concat([benchmark.evaluate(plan, backbone, datasets.load_split(s), some) for s, some in asked])
 
 
 def start(small, out, backend, data, **environment):
@@ -107,14 +109,14 @@ def test_a_killed_worker_of_a_cluster_loses_nothing(small, serial, cluster, tmp_
     workers[0].kill()
     assert run.wait(300) == 0, (tmp_path / "said.txt").read_text()
     equals(tmp_path / "table.csv", serial)
-    units = [json.loads(p.read_text())["unit"] for p in (data / "cache" / "units").rglob("[!.]*.json")]
+    done = [json.loads(p.read_text())["unit"] for p in (data / "cache" / "units").rglob("[!.]*.json")]
     plan = profiles.load_profile(str(small))
-    assert len(units) == 4 * len(benchmark.zero_shot(plan)) + 3 * len(benchmark.few_shot(plan))
+    assert len(done) == 4 * len(benchmark.zero_shot(plan)) + 3 * len(benchmark.few_shot(plan))
 
 
 def test_units_whose_worker_dies_each_time_are_given_up(small, monkeypatch, tmp_path):
     plan = profiles.load_profile(str(small))
-    monkeypatch.setattr(benchmark, "UNITS", tmp_path)
+    monkeypatch.setattr(units, "UNITS", tmp_path)
     monkeypatch.setattr(parallel, "_compute", os._exit)
     monkeypatch.setattr(parallel.joblib, "delayed", lambda function: lambda *_: (function, (1,), {}))
     with pytest.raises(ValueError, match="died in each of 5 attempts"):
@@ -123,10 +125,10 @@ def test_units_whose_worker_dies_each_time_are_given_up(small, monkeypatch, tmp_
 
 def test_a_worker_that_would_compute_something_else_refuses(small, monkeypatch, tmp_path):
     plan = profiles.load_profile(str(small))
-    monkeypatch.setattr(benchmark, "UNITS", tmp_path)
+    monkeypatch.setattr(units, "UNITS", tmp_path)
     (category,) = datasets.load_split(plan.development)
     with pytest.raises(ValueError, match="would compute something else"):
-        parallel._compute(plan, category, {benchmark.Unit("clip-ac"): "another.json"}, 1)
+        parallel._compute(plan, category, {units.Unit("clip-ac"): "another.json"}, 1)
     assert not list(tmp_path.iterdir())
 
 

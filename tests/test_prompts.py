@@ -1,15 +1,17 @@
 """Prompt banks, and an LLM server that misbehaves on purpose."""
 
+import contextlib
+import gzip
 import json
 import threading
 import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-import openai
 import pytest
 
-from zsadlib import llm, miniad, prompts
-from zsadlib.files import sha256
+from zsadlib.datasets import miniad
+from zsadlib.prompts import banks, llm
+from zsadlib.provenance import sha256
 
 MVTEC = (
     "bottle", "cable", "capsule", "carpet", "grid", "hazelnut", "leather", "metal nut", "pill", "screw", "tile",
@@ -23,33 +25,33 @@ SCORED = (*miniad.split_names("development"), *miniad.split_names("test"), "text
 
 
 def test_committed_banks_are_whole_and_match_their_index():
-    for name in prompts.banks()[1:]:
-        folder = prompts.PROMPTS / name
+    for name in banks.bank_names()[1:]:
+        folder = banks.RECORDED / name
         index = json.loads((folder / "index.json").read_text())
         assert set(index) == {p.name for p in folder.glob("*.json")} - {"index.json"}
         for file, digest in index.items():
             assert sha256(folder / file) == digest, f"{name}/{file} changed without its index"
-            bank = prompts.Bank.model_validate_json((folder / file).read_text())
+            bank = banks.Bank.model_validate_json((folder / file).read_text())
             assert bank.llm == name and bank.provenance and bank.licence and not bank.fallback
             for side in (bank.answers.normal, bank.answers.abnormal):
-                assert prompts.clean(side) == (side, {})
+                assert banks.clean(side) == (side, {})
 
 
 def test_every_category_that_is_scored_has_a_bank_of_the_small_llm():
     for category in SCORED:
-        assert len(prompts.load_bank("gemma-3-270m", category).answers.abnormal) >= 8
+        assert len(banks.load_bank("gemma-3-270m", category).answers.abnormal) >= 8
 
 
 def test_the_strong_bank_covers_every_data_set():
     for category in {*SCORED, *miniad.split_names("training"), *MVTEC, *VISA}:
-        answers = prompts.load_bank("strong", category).answers
+        answers = banks.load_bank("strong", category).answers
         assert len(answers.normal) >= 20 and len(answers.abnormal) >= 20
         words = " ".join(answers.normal + answers.abnormal).lower().split()
         assert not {"smell", "smells", "odor", "odour", "sounds", "rattle", "weight", "heavy", "noise"} & set(words)
 
 
 def test_no_key_and_no_address_enters_a_bank():
-    for path in prompts.PROMPTS.rglob("*.json"):
+    for path in banks.RECORDED.rglob("*.json"):
         text = path.read_text().lower()
         assert "sk-" not in text.replace("disk-", "").replace("task-", "") and "127.0.0.1" not in text
         assert "http://" not in text and "api_key" not in text
@@ -57,10 +59,10 @@ def test_no_key_and_no_address_enters_a_bank():
 
 def test_a_miss_names_the_command_that_records_it():
     with pytest.raises(ValueError, match='zsad prompts record --llm strong --category "teapot"'):
-        prompts.load_bank("strong", "teapot")
+        banks.load_bank("strong", "teapot")
     for name in ("../secret", "a/b", "", "x" * 99):
         with pytest.raises(ValueError, match="cannot name a prompt bank"):
-            prompts.load_bank("strong", name)
+            banks.load_bank("strong", name)
 
 
 def test_cleaning_drops_and_counts():
@@ -75,10 +77,36 @@ def test_cleaning_drops_and_counts():
         "ab " + "a " * 78,
         *[f"no {i}" for i in range(80)],
     ]
-    kept, dropped = prompts.clean(dirty)
-    assert kept[0] == "aa bb x" and len(kept) == prompts.MAX_PROMPTS
+    kept, dropped = banks.clean(dirty)
+    assert kept[0] == "aa bb x" and len(kept) == banks.MAX_PROMPTS
     assert dropped == {"duplicate": 1, "empty": 2, "too long": 1, "too many tokens": 1, "too many": 19}
     assert not set("{}<>\x07\u202e") & set("".join(kept))
+
+
+def test_whoever_wrote_a_bank_only_plain_text_comes_out_of_it(tmp_path):
+    said = {"normal": ["clean \u202ebolt\x1b[31m", "$\\frac$ {x}"], "abnormal": ["bent\u200b bolt <b>now</b>"]}
+    bank = {"llm": "mine", "category": "bolt", "request": {}, "answers": said}
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "bolt.json").write_text(json.dumps(bank))
+    answers = banks.load_bank("mine", "bolt", tmp_path).answers
+    assert answers.normal == ["clean bolt [31m", "$\\frac$ x"] and answers.abnormal == ["bent bolt now"]
+
+
+def test_the_recorded_banks_say_what_their_files_say():
+    """Cleaning on loading changes no sentence of the study."""
+    for path in banks.RECORDED.glob("*/*.json"):
+        if path.name != "index.json":
+            stored = json.loads(path.read_text(encoding="utf-8"))
+            assert (
+                banks.load_bank(stored["llm"], stored["category"], banks.RECORDED).answers.model_dump()
+                == stored["answers"]
+            )
+
+
+def test_a_missing_key_is_said_with_what_to_do(monkeypatch):
+    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
+    with pytest.raises(ValueError, match="set OPENAI_API_KEY"):
+        llm.connect()
 
 
 # ------------------------------------------------------------------------- a server that misbehaves on purpose
@@ -100,12 +128,13 @@ def chat(content, **more):
 class Misbehaving(BaseHTTPRequestHandler):
     """Answers the i-th request with the i-th entry of ``script``; the last one repeats."""
 
-    script, seen = [], []
+    script, seen, encodings, sent = [], [], [], 0
 
     def do_POST(self):
         body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
         step = type(self).script[min(len(type(self).seen), len(type(self).script) - 1)]
         type(self).seen.append(body)
+        type(self).encodings.append(self.headers.get("Accept-Encoding"))
         step(self)
 
     def log_message(self, *args):
@@ -131,6 +160,22 @@ def reply(payload, status=200, claim=None, headers=()):
     return send
 
 
+def endless(length=None, part=b"x" * (1 << 16)):
+    """Send without end; ``length`` is what is announced, if anything is."""
+
+    def send(handler):
+        handler.send_response(200)
+        handler.send_header("Content-Type", "application/json")
+        if length:
+            handler.send_header("Content-Length", str(length))
+        handler.end_headers()
+        with contextlib.suppress(OSError):  # the client hangs up
+            while type(handler).sent < 2e8:
+                type(handler).sent += handler.wfile.write(part)
+
+    return send
+
+
 def hang(handler):
     time.sleep(1.2)
     handler.connection.close()
@@ -142,10 +187,10 @@ def error(status):
 
 @pytest.fixture
 def server():
-    handler = type("Handler", (Misbehaving,), {"script": [], "seen": []})
+    handler = type("Handler", (Misbehaving,), {"script": [], "seen": [], "encodings": []})
     http = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     threading.Thread(target=http.serve_forever, daemon=True).start()
-    client = openai.OpenAI(base_url=f"http://127.0.0.1:{http.server_port}/v1", api_key="k", timeout=0.5, max_retries=1)
+    client = llm.connect(base_url=f"http://127.0.0.1:{http.server_port}/v1", api_key="k", timeout=0.5, max_retries=1)
     yield handler, client
     http.shutdown()
     http.server_close()
@@ -181,6 +226,11 @@ REPLIES = {
     "odd token counts": ([reply(chat(GOOD) | {"usage": {"prompt_tokens": "9", "completion_tokens": 1.5}})], False, None),
     "lone surrogates": ([reply(chat('{"normal": ["\\ud800", ""], "abnormal": ["\\udfff"]}'))], True, "empty"),
     "huge": ([reply(chat("x" * 3_000_000))], True, "unusable reply"),
+    "without end": ([endless()], True, "reply of more than 8 MB"),
+    "longer than any memory": ([endless(10**12)], True, "reply of more than 8 MB"),
+    "compressed": (
+        [reply(gzip.compress(json.dumps(chat(GOOD)).encode()), headers=[("Content-Encoding", "gzip")])], True, "encoded reply",
+    ),
     "deeply nested": ([reply(chat('{"normal":' + "[" * 9000 + "]" * 9000 + "}"))], True, "unusable reply"),
 }  # fmt: skip
 
@@ -190,15 +240,16 @@ def test_bad_replies_neither_crash_nor_count_as_answers(server, name):
     handler, client = server
     handler.script, fallback, reason = REPLIES[name]
     bank = llm.generate("some-llm", "screw", client, n=2)
-    static = prompts.load_bank("static", "screw").answers
+    static = banks.load_bank("static", "screw").answers
     if fallback:
         assert bank.fallback == ["normal", "abnormal"] and bank.answers == static
         assert any(key.startswith(reason) for key in bank.dropped), bank.dropped
     else:
         assert bank.fallback == [] and bank.answers.abnormal == ["bent screw", "screw with rust"]
         assert reason is None or any(key.startswith(reason) for key in bank.dropped)
-    assert len(handler.seen) <= 2 * 3 * (1 + llm.REPAIRS)
-    assert prompts.Bank.model_validate(bank.model_dump()) == bank
+    assert len(handler.seen) <= 2 * 3 * (1 + llm.REPAIRS) and handler.sent < 1e8
+    assert set(handler.encodings) == {"identity"}
+    assert banks.Bank.model_validate(bank.model_dump()) == bank
 
 
 def test_one_bad_side_falls_back_alone_and_injected_markup_is_gone(server):
@@ -244,7 +295,7 @@ def test_modes(server, tmp_path):
     assert llm.get_bank("m", "screw", "record", tmp_path, client=client).fallback == ["normal", "abnormal"]
     handler.script = [reply(chat('{"normal": ["clean screw"], "abnormal": [""]}'))]
     assert llm.get_bank("m", "screw", "record", tmp_path, client=client).fallback == ["abnormal"]
-    assert prompts.load_bank("m", "screw", tmp_path) == recorded  # a failing server replaces nothing
+    assert banks.load_bank("m", "screw", tmp_path) == recorded  # a failing server replaces nothing
 
 
 def test_wrong_calls_are_refused(server):
@@ -259,8 +310,8 @@ def test_wrong_calls_are_refused(server):
 
 def test_the_local_llm_repeats_its_recorded_answers(tmp_path):
     pytest.importorskip("xllamacpp", reason="needs the extra 'llm'")
-    recorded = prompts.load_bank("gemma-3-270m", "screw")
+    recorded = banks.load_bank("gemma-3-270m", "screw")
     again = llm.record("gemma-3-270m", "screw", tmp_path, n=3, seed=recorded.request["seed"])
     raw = recorded.answers.normal[:2] + recorded.answers.abnormal[:2]
     assert set(raw) <= set(again.answers.normal + again.answers.abnormal)
-    assert prompts.load_bank("gemma-3-270m", "screw", tmp_path) == again
+    assert banks.load_bank("gemma-3-270m", "screw", tmp_path) == again

@@ -1,10 +1,7 @@
 """The chain, the command line, and the project's files against each other."""
 
 import json
-import os
 import re
-import subprocess
-import sys
 import tomllib
 
 import jupytext
@@ -14,11 +11,16 @@ import pandas as pd
 import papermill
 import pytest
 import yaml
-from PIL import Image
 from typer.testing import CliRunner
 
-from zsadlib import benchmark, cli, datasets, embedded, metrics, miniad, profiles, prompts, study, verdict
-from zsadlib.files import ROOT, replacing, sha256
+from zsadlib import cli, datasets, profiles
+from zsadlib.datasets import miniad
+from zsadlib.evaluation import metrics
+from zsadlib.files import ROOT, replacing
+from zsadlib.models import embedded, loading
+from zsadlib.prompts.banks import prompt_bank_hash
+from zsadlib.provenance import sha256
+from zsadlib.study import chain, methods, tables, units
 
 run_cli = CliRunner().invoke
 MINI = ROOT / "results" / "mini"
@@ -31,27 +33,28 @@ MINI = ROOT / "results" / "mini"
 def small_study(tmp_path_factory):
     """The whole chain through papermill, a few images per category."""
     folder = tmp_path_factory.mktemp("study") / "mini"
-    return study.run("mini", {"limit": "6"}, folder)
+    return chain.run("mini", {"limit": "6"}, folder)
 
 
 def test_the_chain_runs_end_to_end(small_study):
-    names = [p.stem for p in study.notebook_scripts()]
+    names = [p.stem for p in chain.notebook_scripts()]
     assert [p.stem for p in sorted((small_study / "notebooks").glob("*.ipynb"))] == names and len(names) >= 6
     record = json.loads((small_study / "manifest.json").read_text())
     assert set(record["seconds"]) == set(names) and record["parameters"] == {"limit": "6"}
     assert record["weights_sha256"][embedded.WEIGHTS.name] == sha256(embedded.WEIGHTS)
-    assert record["prompt_bank_sha256"] == prompts.prompt_bank_hash()
+    assert record["prompt_bank_sha256"] == prompt_bank_hash()
     table = pd.read_csv(small_study / "benchmark.csv")
-    assert list(table) == benchmark.COLUMNS and table.value.between(0, 1).all()
+    assert list(table) == tables.COLUMNS and table.value.between(0, 1).all()
     profile = profiles.load_profile("mini")
     assert set(table.method) == set(profile.methods) and record["random_weights"] is False
     few = pd.read_csv(small_study / "few_shot.csv")
     assert (
-        list(few) == benchmark.COLUMNS
+        list(few) == tables.COLUMNS
         and set(few.method) == set(profile.few_shot)
-        and set(few.sees) == {"support images"}
+        and set(few.sees) == {"normals of the object", "pictures of other categories + normals of the object"}
     )
     assert set(few.shots) == set(profile.shots) and few.seed.nunique() == profile.draws
+    assert set(record["made_of"]) == set(names) and set(record["miniad"]) == {"development", "test"}
     for name in ("zero_shot_means", "zero_shot_categories", "few_shot_means", "few_shot_spread"):
         assert (small_study / "tables" / f"{name}.csv").is_file()
         assert r"\begin{tabular}" in (small_study / "tables" / f"{name}.tex").read_text()
@@ -60,8 +63,8 @@ def test_the_chain_runs_end_to_end(small_study):
 
 def test_a_number_of_the_table_can_be_recomputed(small_study, backbone):
     data = next(c for c in datasets.load_miniad("test") if c.name == "plate").take(6)
-    detector = benchmark.build_detector("winclip", profiles.load_profile("mini"), backbone).prepare("plate")
-    scores, maps = benchmark.predict_category(detector, data)
+    detector = methods.build_detector("winclip", profiles.load_profile("mini"), backbone).prepare("plate")
+    scores, maps = methods.predict_category(detector, data)
     table = pd.read_csv(small_study / "benchmark.csv")
     row = table[(table.method == "winclip") & (table.category == "plate") & (table.metric == "pixel_auroc")]
     masks = np.stack([datasets.load_mask(s, maps.shape[-1]) for s in data.test])
@@ -69,7 +72,7 @@ def test_a_number_of_the_table_can_be_recomputed(small_study, backbone):
 
 
 def test_a_dry_run_is_marked_and_stays_out_of_results(tmp_path, monkeypatch):
-    monkeypatch.setattr(benchmark, "UNITS", tmp_path / "units")
+    monkeypatch.setattr(units, "UNITS", tmp_path / "units")
     small = {
         "backbone": "ViT-S-32-alt",
         "pretrained": "",
@@ -91,19 +94,19 @@ def test_a_dry_run_is_marked_and_stays_out_of_results(tmp_path, monkeypatch):
     assert record["random_weights"] is True and record["profile"]["dry_run"] is True and (out / "DRY-RUN").is_file()
     tables = [*out.glob("*.csv"), *out.glob("tables/*.csv"), *out.glob("tables/*.tex")]
     assert len(tables) > 6 and all("random weights" in table.read_text() for table in tables)
-    dry = study.dry_run_profile(plan, tmp_path)
+    dry = chain.dry_run_profile(plan, tmp_path)
     scored = run_cli(cli.app, ["score", str(tmp_path), "--category", "x", "--out", "o.csv", "--profile", str(dry)])
     assert scored.exit_code == 2
     refused = run_cli(cli.app, [*arguments, "--results", str(ROOT / "results" / "small")])
     assert (
         refused.exit_code == 2 and "cannot write into" in refused.output and not (ROOT / "results" / "small").exists()
     )
-    dry = study.dry_run_profile(plan, tmp_path)
+    dry = chain.dry_run_profile(plan, tmp_path)
     monkeypatch.setenv("ZSAD_RESULTS_FOLDER", str(ROOT / "results" / "small"))
     with pytest.raises(ValueError, match="cannot write into"):
-        study.results_folder(str(dry))
+        chain.results_folder(str(dry))
     with pytest.raises(ValueError, match="random weights are refused"):
-        benchmark.profile_backbone(plan)
+        loading.profile_backbone(plan)
 
 
 def test_the_profiles_are_valid_and_say_the_published_settings():
@@ -123,7 +126,7 @@ def test_the_profiles_are_valid_and_say_the_published_settings():
 def test_wrong_parameters_fail_before_anything_runs(tmp_path, parameters, message):
     name = parameters.pop("profile", "mini")
     with pytest.raises(ValueError, match=message):
-        study.run(name, parameters, tmp_path / "out")
+        chain.run(name, parameters, tmp_path / "out")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -131,7 +134,7 @@ def test_an_unknown_category_says_what_to_do_and_replay_needs_no_key(tmp_path, m
     monkeypatch.delenv("OPENAI_API_KEY", raising=False)
     monkeypatch.delenv("OPENAI_BASE_URL", raising=False)
     with pytest.raises(papermill.PapermillExecutionError, match="zsad prompts record --llm gemma-3-270m --category"):
-        study.run("mini", {"category": "teapot"}, tmp_path / "out", only=["01"])
+        chain.run("mini", {"category": "teapot"}, tmp_path / "out", only=["01"])
 
 
 def test_a_notebook_run_by_hand_never_writes_over_the_results(monkeypatch, tmp_path):
@@ -139,166 +142,43 @@ def test_a_notebook_run_by_hand_never_writes_over_the_results(monkeypatch, tmp_p
     own = tmp_path / "mine.json"
     own.write_text((profiles.FOLDER / "mini.json").read_text())
     for profile in ("mini", str(own)):
-        folder = study.results_folder(profile)
-        assert folder.name in ("mini", "mine") and study.RESULTS not in folder.parents and folder.suffix == ""
+        folder = chain.results_folder(profile)
+        assert folder.name in ("mini", "mine") and chain.RESULTS not in folder.parents and folder.suffix == ""
     monkeypatch.setenv("ZSAD_RESULTS_FOLDER", str(tmp_path))
-    assert study.results_folder("mini") == tmp_path
+    assert chain.results_folder("mini") == tmp_path
 
 
 def test_a_failing_notebook_keeps_the_old_results(tmp_path, monkeypatch):
     notebooks, results = tmp_path / "notebooks", tmp_path / "results"
     notebooks.mkdir()
-    header = study.notebook_scripts()[0].read_text().split("# %%")[0]
+    header = chain.notebook_scripts()[0].read_text().split("# %%")[0]
     cells = '# %% tags=["parameters"]\nlimit = 0\n\n# %%\nassert limit != 13, "unlucky"\n'
     (notebooks / "00_try.py").write_text(header + cells)
-    monkeypatch.setattr(study, "NOTEBOOKS", notebooks)
-    study.run("mini", {"limit": 2}, results)
+    monkeypatch.setattr(chain, "NOTEBOOKS", notebooks)
+    chain.run("mini", {"limit": 2}, results)
     before = (results / "manifest.json").read_bytes()
     with pytest.raises(papermill.PapermillExecutionError, match="unlucky"):
-        study.run("mini", {"limit": 13}, results)
+        chain.run("mini", {"limit": 13}, results)
     assert (results / "manifest.json").read_bytes() == before
     assert (tmp_path / "results.failed" / "notebooks" / "00_try.ipynb").is_file()
     with pytest.raises(ValueError, match="no notebook starts with 99"):
-        study.run("mini", only=["99"], results=results)
+        chain.run("mini", only=["99"], results=results)
     with pytest.raises(ValueError, match="would mix"):
-        study.run("mini", only=["00"], results=results)
+        chain.run("mini", only=["00"], results=results)
     with pytest.raises(ValueError, match="can be published"):
-        study.run("mini", {"limit": 2}, results, publish=True)
+        chain.run("mini", {"limit": 2}, results, publish=True)
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "mine.jpg").touch()
     with pytest.raises(ValueError, match="not the folder of an earlier run"):
-        study.run("mini", {"limit": 2}, tmp_path / "photos")
+        chain.run("mini", {"limit": 2}, tmp_path / "photos")
     assert (tmp_path / "photos" / "mine.jpg").is_file()
-
-
-# ------------------------------------------------------------------------------------------------- the command line
-
-
-def test_score_reports_broken_files_in_their_rows(tmp_path):
-    photos = tmp_path / "photos"
-    photos.mkdir()
-    noise = np.random.default_rng(0).integers(0, 255, (80, 60, 3), np.uint8)
-    Image.fromarray(noise).save(photos / "whole.jpg")
-    (photos / "cut.jpg").write_bytes((photos / "whole.jpg").read_bytes()[:-900])
-    (photos / "text.jpg").write_text("hello")
-    Image.fromarray(noise[..., 0].astype(np.uint16) * 257).save(photos / "deep.png")
-    out = tmp_path / "scores.csv"
-    arguments = ["score", str(photos), "--category", "magnetic tile", "--out", str(out), "--maps", str(tmp_path / "m")]
-    result = run_cli(cli.app, arguments)
-    table = pd.read_csv(out).set_index(pd.read_csv(out).path.map(lambda p: p.rsplit("/", 1)[-1]))
-    assert result.exit_code == 1 and list(table.columns) == ["path", "image_score", "verdict", "error"]
-    assert table.image_score.notna().to_dict() == {
-        "cut.jpg": False,
-        "deep.png": True,
-        "text.jpg": False,
-        "whole.jpg": True,
-    }
-    assert table.error.notna().to_dict() == {"cut.jpg": True, "deep.png": False, "text.jpg": True, "whole.jpg": False}
-    assert sorted(p.name for p in (tmp_path / "m").iterdir()) == ["deep_png_map.png", "whole_jpg_map.png"]
-    assert Image.open(tmp_path / "m" / "whole_jpg_map.png").size == (60, 80)
-    threshold = verdict.THRESHOLDS[profiles.load_profile("mini").threshold](table.image_score.dropna())
-    said = table.image_score.dropna().map(lambda s: "abnormal" if s >= threshold else "normal")
-    assert table.verdict.dropna().to_dict() == said.to_dict()
-    good = run_cli(cli.app, ["score", str(photos / "whole.jpg"), "--category", "teapot", "--out", str(out)])
-    assert good.exit_code == 0 and "using the static prompts" in good.output
-
-
-def test_score_explains_itself_in_json_lines(tmp_path, backbone):
-    image, _ = miniad.draw("bolt", "crack", miniad.generator(5), 96)
-    Image.fromarray((image * 255).astype(np.uint8)).resize((150, 90)).save(tmp_path / "bolt.png")
-    (tmp_path / "text.jpg").write_text("hello")
-    reasons, out = tmp_path / "why.jsonl", tmp_path / "scores.csv"
-    arguments = ["score", str(tmp_path), "--category", "bolt", "--out", str(out), "--explain", str(reasons)]
-    assert run_cli(cli.app, arguments).exit_code == 1
-    whole, broken = map(json.loads, reasons.read_text().splitlines())
-    assert whole["path"].endswith("bolt.png") and broken["reasons"] == [] and "text.jpg" in broken["error"]
-    detector = benchmark.build_detector("alfa", profiles.load_profile("mini"), backbone).prepare("bolt")
-    batch = backbone.preprocess([datasets.load_image(tmp_path / "bolt.png")])
-    (expected,) = detector.explain(backbone.encode(batch))
-    assert [r["prompt"] for r in whole["reasons"]] == [r["prompt"] for r in expected] and whole["threshold"] == 0.5
-    for said, reason in zip(whole["reasons"], expected, strict=True):
-        assert set(said) == {"side", "prompt", "weight", "score", "where"}
-        row, column = int(said["where"]["y"] * 192 / 90), int(said["where"]["x"] * 192 / 150)
-        around = reason["map"][max(0, row - 1) : row + 4, max(0, column - 1) : column + 3]  # what one pixel covers
-        assert around.max() == pytest.approx(reason["map"].max(), abs=1e-6)
-        assert said["where"]["x"] < 150 and said["where"]["y"] < 90
-
-
-def test_a_photograph_that_goes_away_before_it_is_explained_keeps_its_score(tmp_path, monkeypatch):
-    Image.new("RGB", (40, 40), "gray").save(tmp_path / "a.png")
-    reasons, out = tmp_path / "why.jsonl", tmp_path / "scores.csv"
-    load, calls = datasets.load_image, []
-
-    def once(path):
-        calls.append(path)
-        if len(calls) > 1:
-            raise ValueError(f"{path} does not exist")
-        return load(path)
-
-    monkeypatch.setattr(datasets, "load_image", once)
-    arguments = ["score", str(tmp_path), "--category", "bolt", "--out", str(out), "--explain", str(reasons)]
-    assert run_cli(cli.app, arguments).exit_code == 1 and pd.read_csv(out).image_score.notna().all()
-    (line,) = map(json.loads, reasons.read_text().splitlines())
-    assert line["reasons"] == [] and "does not exist" in line["error"] and line["image_score"] is not None
-    assert "does not exist" in pd.read_csv(out).error[0]  # the exit code 1 is explained in the table too
-
-
-def test_heat_maps_of_an_earlier_run_are_not_scored(tmp_path):
-    Image.new("RGB", (8, 8)).save(tmp_path / "photo.png")
-    maps = tmp_path / "maps"
-    maps.mkdir()
-    Image.new("RGB", (8, 8)).save(maps / "photo_png_map.png")
-    assert cli.image_files([tmp_path], maps) == [tmp_path / "photo.png"]
-    assert len(cli.image_files([tmp_path], tmp_path)) == 2  # photographs are not lost where they share the folder
-    assert len(cli.image_files([tmp_path])) == 2 and len(cli.image_files([maps / "photo_png_map.png"], maps)) == 1
-
-
-def test_evaluate_writes_the_tidy_table(tiny_category, tmp_path):
-    out = tmp_path / "metrics.csv"
-    arguments = ["evaluate", "--root", str(tiny_category), "--category", "bolt", "--out", str(out)]
-    result = run_cli(cli.app, [*arguments, "--methods", "clip-ac,winclip,alfa"])
-    table = pd.read_csv(out)
-    assert result.exit_code == 0, result.output
-    assert list(table) == benchmark.COLUMNS and len(table) == 3 * 7 and set(table.category) == {"bolt"}
-    few = run_cli(cli.app, [*arguments, "--methods", "winclip,alfa", "--shots", "2"])
-    assert few.exit_code == 0 and set(pd.read_csv(out).shots) == {2}
-
-
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [(["score", "nowhere", "--category", "x", "--out", "o.csv"], "does not exist"),
-     (["score", ".", "--category", "x", "--out", "o.csv", "--method", "magic"], "unknown method"),
-     (["score", ".", "--category", "x", "--out", "o.csv", "--profile", "huge"], "unknown profile"),
-     (["score", ".", "--category", "x", "--out", "."], "is a folder"),
-     (["score", ".", "--category", "x", "--out", "o.csv", "--explain", "."], "is a folder"),
-     (["score", ".", "--category", "x", "--out", "o", "--explain", "o"], "named twice"),
-     (["score", ".", "--category", "x", "--out", "o.csv", "--explain", "e", "--method", "winclip"], "use --method alfa"),
-     (["evaluate", "--root", ".", "--category", "x", "--out", "."], "is a folder"),
-     (["evaluate", "--root", ".", "--category", "x", "--out", "o.csv"], "MVTec AD layout"),
-     (["study", "--parameter", "limit"], "has no value"), (["study", "--profile", "huge"], "unknown profile"),
-     (["prompts", "record", "--llm", "some-model"], "set OPENAI_API_KEY"),
-     (["prompts", "record", "--llm", "gemma-3-270m", "--category", "../x"], "cannot name a prompt bank")],
-)  # fmt: skip
-def test_wrong_calls_exit_with_2_and_one_sentence(arguments, message, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    Image.new("RGB", (8, 8)).save(tmp_path / "photo.png")
-    monkeypatch.delenv("OPENAI_API_KEY", raising=False)
-    result = run_cli(cli.app, arguments)
-    assert result.exit_code == 2 and re.search(message, result.output), result.output
-    assert "Traceback" not in result.output and [p.name for p in tmp_path.iterdir()] == ["photo.png"]
-
-
-def test_the_installed_command_answers():
-    command = os.path.join(os.path.dirname(sys.executable), "zsad")
-    result = subprocess.run([command, "prompts", "list"], capture_output=True, text=True, timeout=120)
-    assert result.returncode == 0 and "gemma-3-270m" in result.stdout and "strong" in result.stdout
 
 
 # ------------------------------------------------------------------------------------- the project's files agree
 
 
 def test_scripts_and_notebooks_are_the_same_and_executed():
-    for script in study.notebook_scripts():
+    for script in chain.notebook_scripts():
         notebook = nbformat.read(script.with_suffix(".ipynb"), 4)
         pair = [c.source for c in jupytext.read(script).cells]
         assert [c.source for c in notebook.cells] == pair, f"{script.name} and its ipynb differ: zsad study --publish"
@@ -311,14 +191,14 @@ def test_scripts_and_notebooks_are_the_same_and_executed():
 
 
 def test_notebooks_are_readable():
-    for script in study.notebook_scripts():
+    for script in chain.notebook_scripts():
         cells = jupytext.read(script).cells
         code = [c.source for c in cells if c.cell_type == "code"]
         prose = [c.source for c in cells if c.cell_type == "markdown"]
         lengths = sorted(len(c.splitlines()) for c in code)
         assert lengths[len(lengths) // 2] <= 8 and lengths[int(0.9 * len(lengths))] <= 20, script.name
         assert sum("def " in c for c in code) <= max(2, 0.15 * len(code)), script.name
-        assert "**Question.**" in prose[0] and study.notebook_parameters(script)["profile"] == "mini", script.name
+        assert "**Question.**" in prose[0] and chain.notebook_parameters(script)["profile"] == "mini", script.name
 
 
 def test_committed_results_belong_to_the_committed_weights_and_prompts():
@@ -327,14 +207,23 @@ def test_committed_results_belong_to_the_committed_weights_and_prompts():
         other = json.loads((folder / "manifest.json").read_text())
         assert other["weights_sha256"] == record["weights_sha256"], folder
     weights = {p.name: sha256(p) for p in embedded.WEIGHTS.parent.glob("*.safetensors")}
-    assert record["weights_sha256"] == weights and record["prompt_bank_sha256"] == prompts.prompt_bank_hash()
+    assert record["weights_sha256"] == weights and record["prompt_bank_sha256"] == prompt_bank_hash()
     assert record["profile"] == profiles.load_profile("mini").model_dump(mode="json") and record["parameters"] == {}
-    assert set(record["seconds"]) == {p.stem for p in study.notebook_scripts()}
+    assert set(record["seconds"]) == {p.stem for p in chain.notebook_scripts()}
 
 
 def test_the_readme_table_is_the_committed_benchmark():
-    table = benchmark.markdown(benchmark.reported(pd.read_csv(MINI / "benchmark.csv")))
-    assert table in (ROOT / "README.md").read_text(), "run: zsad study --publish"
+    table = pd.read_csv(MINI / "summary.csv")
+    assert tables.markdown(table) in (ROOT / "README.md").read_text(), "run: zsad study --publish"
+    shown = pd.read_csv(MINI / "tables" / "zero_shot_means.csv", header=[0, 1], index_col=[0, 1, 2, 3])  # by notebook 5
+    exact = tables.reported(pd.read_csv(MINI / "benchmark.csv"))
+    for row in table.itertuples():
+        key = (row.dataset, row.method, row.sees, row.shots)
+        for metric in exact.columns:
+            quoted = getattr(row, metric)
+            assert str(quoted) == str(shown.loc[key, (metric, "ours")]) and (
+                quoted == pytest.approx(exact.loc[key, metric], abs=0.11) or pd.isna(quoted)
+            )
 
 
 def test_the_readme_counts_are_right():

@@ -1,6 +1,5 @@
 """The embedded model's training: what it may see, and that a stopped run continues as if it had not been stopped."""
 
-import ast
 import inspect
 import json
 
@@ -14,9 +13,12 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
-from zsadlib import captions, embedded, miniad, training
+from zsadlib.datasets import miniad
+from zsadlib.datasets.miniad import materials
 from zsadlib.files import ROOT
-from zsadlib.miniad import anything, categories, materials
+from zsadlib.models import embedded
+from zsadlib.provenance import sources
+from zsadlib.training import captions, features, losses, pictures, recipe
 
 A1 = ROOT / "notebooks" / "appendix" / "A1_train_the_embedded_model.py"
 
@@ -51,20 +53,14 @@ def test_the_weights_were_trained_on_training_categories_only():
     assert not spoken & (_names("development") | _names("test"))
 
 
-def test_no_drawing_function_of_another_split_is_reached_from_a_training_one():
-    tree = ast.parse(inspect.getsource(categories)).body + ast.parse(inspect.getsource(anything)).body
-    functions = {
-        f.name: [n for n in ast.walk(f) if isinstance(n, ast.Name)] for f in tree if isinstance(f, ast.FunctionDef)
-    }
-    own = {
-        f: {n.id for n in names if isinstance(n.ctx, ast.Store)} for f, names in functions.items()
-    }  # local variables
-    calls = {f: {n.id for n in names} - own[f] for f, names in functions.items()}
-    reached = {draw.__name__ for draw in miniad.SPLITS["training"]}
-    while more := {name for f in reached for name in calls[f] if name in calls} - reached:
-        reached |= more
-    others = {draw.__name__ for split in ("development", "test") for draw in miniad.SPLITS[split]}
-    assert others and not reached & others
+def test_nothing_of_another_split_is_reached_from_what_draws_training_pictures():
+    here = "zsadlib.datasets.miniad"
+    for module in (f"{here}.training", "zsadlib.training.pictures"):
+        found = set(sources(module))
+        assert f"{here}.drawing" in found and not found & {f"{here}.development", f"{here}.test"}
+    for split in ("development", "test"):
+        assert not set(sources(f"{here}.{split}")) & {f"{here}.{other}" for other in miniad.SPLITS if other != split}
+        assert {draw.__module__ for draw in miniad.SPLITS[split]} == {f"{here}.{split}"}
     assert not [n for n in materials.NAMES if any(word in n for word in _names("development") | _names("test"))]
 
 
@@ -75,9 +71,9 @@ def test_the_weights_are_small_enough():
 
 
 def test_masks_do_not_enter_the_loss():
-    arguments = inspect.signature(training.contrastive_loss).parameters
+    arguments = inspect.signature(losses.contrastive_loss).parameters
     assert set(arguments) == {"image", "text", "scale", "labels", "states"}
-    assert set(inspect.signature(training.tile_loss).parameters) == {"lean", "damaged"}
+    assert set(inspect.signature(losses.tile_loss).parameters) == {"lean", "damaged"}
     generator = torch.Generator().manual_seed(0)
     text = F.normalize(
         torch.randn(2 * 4, 8, generator=generator), dim=-1
@@ -85,7 +81,7 @@ def test_masks_do_not_enter_the_loss():
     labels = torch.tensor([[0, 0], [0, 0], [0, 1], [0, 2]])
 
     def loss(image):
-        return float(training.contrastive_loss(F.normalize(image, dim=-1), text, 10.0, labels, 4))
+        return float(losses.contrastive_loss(F.normalize(image, dim=-1), text, 10.0, labels, 4))
 
     right, wrong = text[[0, 0, 1, 2]], text[[1, 3, 0, 4]]
     assert loss(right) < loss(torch.randn(4, 8, generator=generator)) and loss(right) < loss(wrong)
@@ -94,8 +90,8 @@ def test_masks_do_not_enter_the_loss():
 def test_crops_are_windows_of_the_grid_that_do_not_overlap():
     grid, rng = embedded.GRID, np.random.default_rng(0)
     tokens = torch.arange(1 + grid**2).float()[None, :, None]  # the class token is 0, patch i is i + 1
-    for k in training.CROPS:
-        crops = training.tiles(tokens, k, rng)[0, :, :, 0].long()
+    for k in recipe.CROPS:
+        crops = losses.tiles(tokens, k, rng)[0, :, :, 0].long()
         assert crops.shape == ((grid // k) ** 2, 1 + k * k) and (crops[:, 0] == 0).all()
         places = crops[:, 1:] - 1
         assert places.flatten().unique().numel() == places.numel()  # no patch is in two crops
@@ -106,27 +102,27 @@ def test_crops_are_windows_of_the_grid_that_do_not_overlap():
 def test_one_damaged_crop_is_enough_and_no_crop_of_an_intact_photograph_may_be():
     damaged, lean = torch.tensor([False, True]), torch.full((2, 4), -5.0)
     lean[1, 2] = 5.0
-    right = training.tile_loss(lean, damaged)
-    assert right < 0.02 and training.tile_loss(lean.roll(1, 1), damaged) == right  # it does not matter which
-    assert training.tile_loss(lean.flip(0), damaged) > 1
+    right = losses.tile_loss(lean, damaged)
+    assert right < 0.02 and losses.tile_loss(lean.roll(1, 1), damaged) == right  # it does not matter which
+    assert losses.tile_loss(lean.flip(0), damaged) > 1
 
 
 def test_the_training_set_holds_pictures_and_names_but_no_masks(photographs):
-    images, labels = training.draw_group(0, 3)
-    assert [image.shape for image in images] == [(embedded.IMAGE_SIZE, embedded.IMAGE_SIZE, 3)] * training.GROUP
-    assert np.shape(labels) == (training.GROUP, 2) and [bool(state) for _, state in labels] == [
+    images, labels = pictures.draw_group(0, 3)
+    assert [image.shape for image in images] == [(embedded.IMAGE_SIZE, embedded.IMAGE_SIZE, 3)] * pictures.GROUP
+    assert np.shape(labels) == (pictures.GROUP, 2) and [bool(state) for _, state in labels] == [
         False,
         False,
         True,
         True,
     ]
-    assert not [part for part in training.PARTS if "mask" in part]
+    assert not [part for part in features.PARTS if "mask" in part]
 
 
 def test_a_stopped_run_continues_as_if_it_had_not_been_stopped(tmp_path, photographs, few_captions, monkeypatch):
     settings = {"groups": 6, "steps": 2, "finish": 2, "batch": 8, "every": 1}
-    whole = training.train(tmp_path / "whole", tmp_path / "whole.safetensors", **settings)
-    loss, calls = training.contrastive_loss, []
+    whole = recipe.train(tmp_path / "whole", tmp_path / "whole.safetensors", **settings)
+    loss, calls = recipe.contrastive_loss, []
 
     def stop(*arguments):
         calls.append(1)
@@ -134,17 +130,17 @@ def test_a_stopped_run_continues_as_if_it_had_not_been_stopped(tmp_path, photogr
             raise KeyboardInterrupt
         return loss(*arguments)
 
-    monkeypatch.setattr(training, "contrastive_loss", stop)
+    monkeypatch.setattr(recipe, "contrastive_loss", stop)
     with pytest.raises(KeyboardInterrupt):
-        training.train(tmp_path / "parts", tmp_path / "parts.safetensors", **settings)
+        recipe.train(tmp_path / "parts", tmp_path / "parts.safetensors", **settings)
     assert not (tmp_path / "parts.safetensors").exists()
-    resumed = training.train(tmp_path / "parts", tmp_path / "parts.safetensors", **settings)
+    resumed = recipe.train(tmp_path / "parts", tmp_path / "parts.safetensors", **settings)
     assert len(calls) == 5 and resumed.step.tolist() == [1, 2, 3, 4]  # two steps before the stop, two after
     assert np.allclose(resumed.loss, whole.loss, rtol=1e-3)
     a, b = (load_file(tmp_path / f"{name}.safetensors") for name in ("whole", "parts"))
     assert all(torch.allclose(a[k].float(), b[k].float(), atol=2e-3, rtol=1e-2) for k in a)
     assert (
-        training.train(tmp_path / "parts", tmp_path / "parts.safetensors", **settings).loss.tolist()
+        recipe.train(tmp_path / "parts", tmp_path / "parts.safetensors", **settings).loss.tolist()
         == resumed.loss.tolist()
     )
     assert len(calls) == 5  # a finished run trains no further
@@ -162,7 +158,7 @@ def test_the_committed_training_notebook_is_the_run_of_the_committed_weights():
     assert [c.source for c in notebook.cells] == [c.source for c in jupytext.read(A1).cells]
     printed = "".join(o.get("text", "") for c in notebook.cells for o in c.get("outputs", []))
     size = embedded.WEIGHTS.stat().st_size / 1e6
-    assert f"{training.STEPS + training.FINISH} steps, weights of {size:.1f} MB" in printed
+    assert f"{recipe.STEPS + recipe.FINISH} steps, weights of {size:.1f} MB" in printed
 
 
 def test_oddness_is_the_distance_to_the_most_similar_places_that_do_not_touch():

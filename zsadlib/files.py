@@ -1,15 +1,25 @@
 """Where things are, and how files are written: to a temporary name first, so that nothing is ever half there."""
 
 import contextlib
-import hashlib
 import os
+import re
+import shutil
+import stat
 import tempfile
+import time
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[1]
-DATA = Path(os.environ.get("ZSAD_DATA", ROOT / "data"))
+import platformdirs
+
+PACKAGE = Path(__file__).resolve().parent
+ROOT = PACKAGE.parent  # of a clone; an installed package has nothing of ours beside it
+CLONE = (ROOT / "notebooks").is_dir() and (ROOT / "pyproject.toml").is_file()
+# Generated and fetched sets, caches and a user's own prompt banks. What the package ships never lies here.
+DATA = Path(os.environ.get("ZSAD_DATA") or (ROOT / "data" if CLONE else platformdirs.user_data_path("zsad")))
 CACHE = DATA / "cache"
 DRY_RUN = "DRY-RUN"  # a folder with a file of this name holds no results: its figures and tables say so
+DAY = 24 * 3600
+TEMPORARY = re.compile(r"\..+-[a-z0-9_]{8}(\.\w+)?")  # ".name-" and what ``tempfile`` makes up
 
 
 def is_dry_run(folder):
@@ -37,7 +47,27 @@ def replacing(path):
         Path(name).unlink(missing_ok=True)
 
 
-def sha256(path):
-    """Hex digest of a file's bytes."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def left_over(folder):
+    """What killed processes left half made under ``folder``: (bytes, path) of files and folders that are a day old.
+
+    They are what ``replacing`` and those who make whole folders write to before it is renamed.
+    """
+    found, folder = [], Path(folder)
+    for path in folder.rglob(".*-*"):
+        temporary = [bool(TEMPORARY.fullmatch(part)) for part in path.relative_to(folder).parts]
+        if not temporary[-1] or any(temporary[:-1]) or path.is_symlink():
+            continue
+        with contextlib.suppress(FileNotFoundError):
+            inside = [part.lstat() for part in (path, *path.rglob("*"))]
+            if max(status.st_mtime for status in inside) < time.time() - DAY:
+                found.append((sum(status.st_size for status in inside if stat.S_ISREG(status.st_mode)), path))
+    return found
+
+
+def clear_left_over(folder):
+    """Remove what ``left_over`` finds under ``folder``."""
+    for _, path in left_over(folder):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)

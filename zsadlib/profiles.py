@@ -11,14 +11,16 @@ FOLDER = Path(__file__).parent / "profiles"
 class Profile(BaseModel):
     """Which model, which sets, which choices. The choices were made on development categories and frozen here.
 
+    ``methods`` (without support images) and ``few_shot`` name detectors.
     ``development`` and ``test`` name data sets (``datasets.load_dataset``). ``layers`` are blocks, counted from 1, for the
     methods that compare patch tokens. ``draws`` of support images are made for each number of ``shots``. float32 is the
     reference ``precision``; the others are for GPUs and processors that have them, and "auto" is the fastest of them. ``dry_run``
-    allows random weights and forbids ``results/``.
+    allows random weights and forbids ``results/``. ``trust`` says in one line what a profile is good for.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     name: str
+    trust: str = ""
     backbone: str
     pretrained: str
     image_size: int = Field(ge=32, le=2048)
@@ -27,8 +29,8 @@ class Profile(BaseModel):
     precision: Literal["float32", "bfloat16", "float16", "auto"]
     development: tuple[str, ...] = Field(min_length=1)
     test: tuple[str, ...] = Field(min_length=1)
-    methods: tuple[Literal["clip-ac", "winclip", "alfa", "musc"], ...] = Field(min_length=1)
-    few_shot: tuple[Literal["winclip+", "alfa", "patchcore"], ...]
+    methods: tuple[str, ...] = Field(min_length=1)
+    few_shot: tuple[str, ...]
     shots: tuple[Annotated[int, Field(ge=1, le=64)], ...]
     draws: int = Field(ge=1, le=100)
     bank: str

@@ -41,9 +41,14 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from zsadlib import benchmark, captions, datasets, embedded, metrics, miniad, plots, prompts, scoring, training
-from zsadlib.backbones import load_backbone
+from zsadlib import datasets, prompts, study
+from zsadlib.datasets import miniad
+from zsadlib.evaluation import metrics, plots
 from zsadlib.files import DATA
+from zsadlib.models import embedded
+from zsadlib.models.loading import load_backbone
+from zsadlib.prompts import scoring
+from zsadlib.training import captions, losses, pictures, recipe
 
 plots.use_style()
 work = Path(work or DATA / "training")
@@ -57,8 +62,8 @@ out = Path(out or work / embedded.WEIGHTS.name)
 # structure is not a defect: without them the model called every unknown object abnormal.
 
 # %%
-shown = [training.draw_group(0, i) for i in range(6)]
-names, states = miniad.split_names("training"), training.STATES
+shown = [pictures.draw_group(0, i) for i in range(6)]
+names, states = miniad.split_names("training"), pictures.STATES
 images = [Image.fromarray(image) for group, _ in shown for image in group]
 titles = [f"{names[c]},\n{states[s]}" for _, labels in shown for c, s in labels]
 plots.pictures(images, titles, columns=8, width=1.3)
@@ -88,7 +93,7 @@ pd.DataFrame({kind: phrases[:3] for kind, phrases in captions.KINDS.items()}).T
 # alone, and, among the photographs of one drawing, "damaged" must fit the damaged ones better.
 
 # %%
-print(inspect.getsource(training.contrastive_loss))
+print(inspect.getsource(losses.contrastive_loss))
 
 # %% [markdown]
 # At the end the class token also learns to judge *crops* of a few patches, which is what WinCLIP's windows and the aligner ask of
@@ -96,13 +101,13 @@ print(inspect.getsource(training.contrastive_loss))
 # least one damaged.
 
 # %%
-print(inspect.getsource(training.tile_loss))
+print(inspect.getsource(losses.tile_loss))
 
 # %% [markdown]
 # ## Training
 
 # %%
-history = training.train(work, out, groups, steps, finish, batch)
+history = recipe.train(work, out, groups, steps, finish, batch)
 print(f"{len(history)} steps, weights of {out.stat().st_size / 1e6:.1f} MB")
 
 # %%
@@ -124,20 +129,21 @@ values = {}
 for data in (c.take(limit) for c in datasets.load_dataset("miniad-development")):
     answers = prompts.load_bank("static", data.name).answers
     sides = [scoring.side_embedding(model, side) for side in (answers.normal, answers.abnormal)]
-    image = benchmark.encode_category(model, data).image
+    image = study.encode_category(model, data).image
     scores = scoring.anomaly_score(image, *(t.expand(len(image), -1) for t in sides))
     values[data.name] = metrics.image_metrics(data.labels, scores.numpy())["image_auroc"]
 pd.Series(values | {"mean": np.mean(list(values.values()))}, name="image AUROC (%)").mul(100).round(1).to_frame().T
 
 # %% [markdown]
 # To make a run's weights the committed ones, pass `out` as `zsadlib/weights/zsad-mini.safetensors`, fit the aligner
-# again (`zsadlib.training.fit_aligner()`) and publish the study. The model card, `zsadlib/weights/MODEL_CARD.md`, says
+# again (`zsadlib.training.aligning.fit_aligner()`) and publish the study. The model card, `zsadlib/weights/MODEL_CARD.md`, says
 # what the model must not be used for.
 #
 # ## Exercises
 #
 # Both edit the library (and restart the kernel after it); `groups` and `steps` of a tenth show the tendency in ten minutes.
 #
-# **A1.1** Take the random objects away (`OBJECTS` in `zsadlib/training.py`). Which development category suffers most?
+# **A1.1** Take the random objects away (`OBJECTS` in `zsadlib/training/pictures.py`). Which development category suffers most?
 #
-# **A1.2** Take the maximum away (`GatheringBlock` in `zsadlib/embedded.py`). What happens to the loss, and to small defects?
+# **A1.2** Take the maximum away (`GatheringBlock` in `zsadlib/models/embedded.py`). What happens to the loss, and to small
+# defects?

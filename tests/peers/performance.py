@@ -23,8 +23,13 @@ from PIL import Image
 from sklearn.metrics import precision_recall_curve, roc_auc_score
 from tqdm import tqdm
 
-from zsadlib import aligner, backbones, benchmark, datasets, detectors, metrics, profiles, store, study
+from zsadlib import datasets, profiles
+from zsadlib.detectors.alfa import Alfa
+from zsadlib.detectors.winclip import WinClip
+from zsadlib.evaluation import metrics
 from zsadlib.files import ROOT, replacing
+from zsadlib.models import aligner, loading, store
+from zsadlib.study import benchmark, methods, tables, units
 
 RUNS = 5
 BATCHES = (1, 2, 4)
@@ -78,13 +83,13 @@ def take_turns(task, number, contestants):
 def images(peer, number):
     """One batch of preprocessed images to scores and maps, ViT-B-16-plus-240."""
     batch = torch.randn(number, 3, 240, 240, generator=torch.Generator().manual_seed(1))
-    reference = backbones.load_backbone(PAPER.backbone, "", "cpu", True, PAPER.image_size)
-    fast = backbones.load_backbone(PAPER.backbone, "", "cpu", True, PAPER.image_size, "bfloat16")
+    reference = loading.load_backbone(PAPER.backbone, "", "cpu", True, PAPER.image_size)
+    fast = loading.load_backbone(PAPER.backbone, "", "cpu", True, PAPER.image_size, "bfloat16")
     matrix = torch.randn(reference.width + 1, reference.dim)
     contestants = {}
     for name, backbone in (("float32", reference), ("bfloat16", fast)):
-        alfa = detectors.Alfa(backbone, aligner.Aligner(matrix, backbone.name), ("static",)).prepare("screw")
-        winclip = detectors.WinClip(backbone, 240).prepare("screw")
+        alfa = Alfa(backbone, aligner.Aligner(matrix, backbone.name), ("static",)).prepare("screw")
+        winclip = WinClip(backbone, 240).prepare("screw")
         contestants |= {
             f"forward pass, {name}": lambda b=backbone: seconds(lambda: forward_pass(b, batch)),
             f"alfa, {name}": lambda d=alfa: seconds(lambda: d.predict(batch)),
@@ -176,9 +181,9 @@ def benchmark_of(folder, number):
     profile = profiles.load_profile("mini")
     category = datasets.read_category(folder, "bolt")
     order = sorted(category.test, key=lambda s: s.path.name)[: int(number)]
-    units = [benchmark.Unit("alfa"), benchmark.Unit("clip-ac")]
-    backbone = benchmark.profile_backbone(profile)
-    return seconds(lambda: benchmark.evaluate(profile, backbone, [replace(category, test=tuple(order))], units))
+    asked = [units.Unit("alfa"), units.Unit("clip-ac")]
+    backbone = loading.profile_backbone(profile)
+    return seconds(lambda: benchmark.evaluate(profile, backbone, [replace(category, test=tuple(order))], asked))
 
 
 def child(what, *arguments):
@@ -191,7 +196,7 @@ def child(what, *arguments):
 
 def be_child(cache, what, *arguments):
     torch.set_num_threads(2)
-    store.FOLDER, benchmark.UNITS = Path(cache) / "embeddings", Path(cache) / "units"
+    store.FOLDER, units.UNITS = Path(cache) / "embeddings", Path(cache) / "units"
     took = globals()[what](*arguments)
     status = Path("/proc/self/status").read_text()  # getrusage would count the parent's memory before exec
     print(json.dumps([took, int(re.search(r"VmHWM:\s+(\d+)", status)[1]) / 1e6]))
@@ -203,9 +208,9 @@ def precision():
     categories = datasets.load_miniad("test")
     for name in ("float32", "bfloat16"):
         plan = profile.model_copy(update={"precision": name})
-        backbone = benchmark.profile_backbone(plan)
-        detector = benchmark.build_detector("alfa", plan, backbone)
-        table = benchmark.evaluate(plan, backbone, categories, [benchmark.Unit("alfa")], {"alfa": detector})
+        backbone = loading.profile_backbone(plan)
+        detector = methods.build_detector("alfa", plan, backbone)
+        table = benchmark.evaluate(plan, backbone, categories, [units.Unit("alfa")], {"alfa": detector})
         found.append(table[table.metric.isin(["image_auroc", "pixel_auroc"])].value.to_numpy())
     return float(np.abs(found[0] - found[1]).max())
 
@@ -218,10 +223,10 @@ def pipeline(folder):
         noise = rng.integers(-8, 9, (1024, 1024, 3))
         large = np.asarray(Image.fromarray(coarse).resize((1024, 1024)), np.int16) + noise
         Image.fromarray(np.clip(large, 0, 255).astype(np.uint8)).save(folder / f"{i}.png")
-    backbone = backbones.load_backbone(PAPER.backbone, "", "cpu", True, PAPER.image_size)
-    backbone.batch_size, kept = 4, store.FOLDER
+    backbone = loading.load_backbone(PAPER.backbone, "", "cpu", True, PAPER.image_size)
+    backbone, kept = backbone.in_batches_of(4), store.FOLDER
     paths = sorted(folder.glob("*.png"))
-    batches = list(benchmark.batches(backbone, paths))
+    batches = list(store.batches(backbone, paths))
 
     inside, encode = [], backbone.encode
 
@@ -355,7 +360,7 @@ def main(python):
         }
         add([off | {"value": precision()}])
     table = pd.DataFrame(rows, columns=["task", "number", "who", "value", "unit", "runs"])
-    study.save_table(table, ROOT / "results", "performance")
+    tables.save_table(table, ROOT / "results", "performance")
     with replacing(ROOT / "results" / "performance.png") as temporary:
         draw(table).savefig(temporary, dpi=150, format="png")
     publish(table, ROOT / "README.md")

@@ -7,22 +7,23 @@ import torch
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
-from zsadlib import backbones, detectors
+from zsadlib.detectors.winclip import WinClip, WinClipPlus
 from zsadlib.files import CACHE
+from zsadlib.models import loading
 
 FOLDER = CACHE / "peers"
 
 
 @pytest.fixture(scope="module")
 def backbone():
-    return backbones.load_backbone("ViT-B-16-plus-240", str(FOLDER / "random-weights.pt"))
+    return loading.load_backbone("ViT-B-16-plus-240", str(FOLDER / "random-weights.pt"))
 
 
 @pytest.mark.parametrize("shots", [0, 1])
 def test_scores_and_maps_are_those_of_anomalib(backbone, shots):
     theirs = load_file(FOLDER / "winclip.safetensors")
     batch = theirs["images"]
-    detector = (detectors.WinClipPlus if shots else detectors.WinClip)(backbone, 240)
+    detector = (WinClipPlus if shots else WinClip)(backbone, 240)
     detector.prepare("screw", detector.encode(batch[3:]) if shots else None)
     sentences = json.loads((FOLDER / "sentences.json").read_text())
     detector.text = [

@@ -1,19 +1,32 @@
 """The methods, one readable file each, behind one small interface (``base.Detector``).
 
-    detector = Alfa(backbone, aligner, banks=["strong"]).prepare("screw")
-    image_scores, anomaly_maps = detector.predict(backbone.preprocess(images))
+    detector = method("alfa")(backbone, aligner, banks=["strong"]).prepare("screw")
+    scores = detector.score(detector.encode(backbone.preprocess(images)))
 
-Image scores (batch,) and maps (batch, map_size, map_size): higher = more abnormal; in [0, 1] but for the maps of ``MuSc``,
-which are distances in [0, 2].
+Image scores (batch,) and patch scores (batch, grid * grid): higher = more abnormal; in [0, 1] but for the patch scores of
+``MuSc``, which are distances in [0, 2].
 """
 
-from zsadlib.detectors.alfa import Alfa
-from zsadlib.detectors.base import Detector, Memory
-from zsadlib.detectors.clip_ac import ClipAC
-from zsadlib.detectors.musc import MuSc
-from zsadlib.detectors.patchcore import PatchCore
-from zsadlib.detectors.winclip import WinClip, WinClipPlus
+import importlib
 
-METHODS = {c.name: c for c in (ClipAC, WinClip, WinClipPlus, Alfa, PatchCore, MuSc)}
+# Every method by its name: where its class is. A new method is a file beside this one, and a line here.
+METHODS = {
+    "clip-ac": "zsadlib.detectors.clip_ac.ClipAC",
+    "winclip": "zsadlib.detectors.winclip.WinClip",
+    "winclip+": "zsadlib.detectors.winclip.WinClipPlus",
+    "alfa": "zsadlib.detectors.alfa.Alfa",
+    "patchcore": "zsadlib.detectors.patchcore.PatchCore",
+    "musc": "zsadlib.detectors.musc.MuSc",
+}
 
-__all__ = ["METHODS", "Alfa", "ClipAC", "Detector", "Memory", "MuSc", "PatchCore", "WinClip", "WinClipPlus"]
+
+def method(name):
+    """The class of a method by its name in the tables.
+
+    Raises:
+        ValueError: there is no such method.
+    """
+    if name not in METHODS:
+        raise ValueError(f"unknown method '{name}'; choose one of {', '.join(METHODS)}")
+    module, _, cls = METHODS[name].rpartition(".")
+    return getattr(importlib.import_module(module), cls)

@@ -1,10 +1,9 @@
 """ALFA (Zhu et al., ACM MM 2024), a *reconstruction*: LLM prompts, contextual scoring per image, and the aligner for the map."""
 
-import hashlib
-
-from zsadlib import scoring
-from zsadlib.aligner import to_map
-from zsadlib.detectors.base import MAP_SIZE, Detector, Memory
+from zsadlib.detectors.base import MAP_SIZE, Detector, Memory, Scores, Sees
+from zsadlib.models.aligner import RIDGE, Aligner, fit_aligner, to_map
+from zsadlib.prompts import scoring
+from zsadlib.prompts.banks import load_bank
 
 
 class Alfa(Detector):
@@ -14,22 +13,49 @@ class Alfa(Detector):
     does with windows (the paper names an extension, not its formula).
 
     Args:
-        aligner: a fitted ``Aligner``, or None for the raw patch tokens. banks: names of the prompt banks to join.
-        reading: of contextual scoring.
+        aligner: a fitted ``Aligner``, or None for the raw patch tokens until ``fit``. banks: names of the prompt banks to join.
+        reading: of contextual scoring. window: side in patches of the windows on which ``fit`` fits the aligner.
+        sentences: ``prompts.banks.Answers`` to use in place of banks.
     """
 
     name = "alfa"
+    sees = frozenset({Sees.OTHER_PICTURES})  # by the aligner, without their labels
 
-    def __init__(self, backbone, aligner, banks=("static",), reading="salience", map_size=MAP_SIZE):
+    def __init__(
+        self, backbone, aligner, banks=("static",), reading="salience", map_size=MAP_SIZE, window=2, sentences=None
+    ):
         super().__init__(backbone, map_size)
-        self.aligner, self.banks, self.reading = aligner, tuple(banks), reading
+        self.aligner, self.banks, self.reading, self.window = aligner, tuple(banks), reading, window
+        self.sentences = sentences
+
+    @classmethod
+    def from_profile(cls, profile, backbone):
+        aligner = Aligner.committed(backbone, profile.aligner_window)
+        return cls(backbone, aligner, profile.banks, profile.reading, profile.map_size, profile.aligner_window)
 
     def settings(self):
-        matrix = self.aligner.matrix.numpy().tobytes() if self.aligner is not None else b""
-        return {"banks": self.banks, "reading": self.reading, "aligner": hashlib.sha256(matrix).hexdigest()}
+        own = self.sentences and self.sentences.model_dump()
+        return {"banks": self.banks, "reading": self.reading, "sentences": own}
+
+    def fit(self, categories):
+        """Fit the aligner on every fourth picture of the categories, whatever it shows; no label is read."""
+        paths = [sample.path for category in categories for sample in category.test[::4]]
+        self.aligner = fit_aligner(self.backbone, paths, self.window)
+        return self
+
+    def fit_settings(self):
+        return {"window": self.window, "ridge": RIDGE}
+
+    def weights(self):
+        return {} if self.aligner is None else {"aligner": self.aligner.matrix}
+
+    def load_weights(self, weights):
+        self.aligner = Aligner(weights["aligner"], self.backbone.name)
+        return self
 
     def prepare(self, category, support=None):
-        self.ensemble = scoring.bank_ensemble(self.backbone, category, *self.banks)
+        answers = [self.sentences] if self.sentences else [load_bank(bank, category).answers for bank in self.banks]
+        self.ensemble = scoring.join_answers(self.backbone, category, answers)
         self.memory = Memory(self.place(support.patches)) if support is not None else None
         return self
 
@@ -45,7 +71,7 @@ class Alfa(Detector):
         if self.memory:
             far = self.memory(places)
             patches, image_score = (patches + far) / 2, (image_score + far.amax(1)) / 2
-        return image_score, patches
+        return Scores(image_score, patches)
 
     def explain(self, encoded, top=3, threshold=0.5):
         """The heaviest prompts of the side that won, each with its own map. (This project's reading of "in words".)

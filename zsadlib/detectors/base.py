@@ -1,63 +1,134 @@
-"""What every method is: ``fit`` (few need it), ``prepare(category)``, ``score(encoded)``."""
+"""What every method is: it says what it sees and needs; then ``from_profile``, ``fit``, ``prepare``, ``score``."""
+
+from dataclasses import dataclass
+from enum import StrEnum
 
 import torch
 from torch.nn import functional as F
 
-from zsadlib.aligner import to_map
+from zsadlib.models.aligner import to_map
 
 MAP_SIZE = 192
-TRANSDUCTIVE = "the unlabelled test set"
+
+
+class Sees(StrEnum):
+    """What a method looks at beside the image that it judges; numbers of methods that see different things must not be compared
+    without saying so."""
+
+    OTHER_PICTURES = "pictures of other categories"
+    OTHER_LABELS = "labels of other categories"
+    OTHER_MASKS = "masks of other categories"
+    NORMALS = "normals of the object"
+    TEST_SET = "the unlabelled test set"
+    VIDEO = "the whole video"
+
+
+LEARNED = frozenset({Sees.OTHER_PICTURES, Sees.OTHER_LABELS, Sees.OTHER_MASKS})
+
+
+def said(sees):
+    """A set of ``Sees`` as it stands in the tables: "nothing" where it is empty."""
+    return " + ".join(flag for flag in Sees if flag in sees) or "nothing"
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a method says of a batch.
+
+    Attributes:
+        image: image scores (batch,), higher = more abnormal.
+        map: patch scores (batch, grid * grid), or None for a method that finds no places.
+        verdict: bool (batch,), for a method that decides by itself, or None. text: one answer per image, or None.
+    """
+
+    image: torch.Tensor
+    map: torch.Tensor | None = None
+    verdict: torch.Tensor | None = None
+    text: list[str] | None = None
+
+    def maps(self, size):
+        """Anomaly maps (batch, size, size), or None."""
+        return None if self.map is None else to_map(self.map, size)
+
+
+def _is_plain(value):
+    if isinstance(value, list | tuple):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, str | int | float)
 
 
 class Detector:
-    """A method, one file each beside this one.
-
-    A method says what it is allowed to see, for the column ``sees`` of the tables: "nothing" of the object (zero-shot), "the
-    unlabelled test set" (transductive), "other categories" with their labels (trained). Support images are said per row.
+    """A method, one file each beside this one; ``CONTRIBUTING.md`` has the recipe for a new one.
 
     Attributes:
-        name: in the tables. sees: as above. window_sizes, layers: what ``Backbone.encode`` has to compute for it.
+        name: in the tables. sees: set of ``Sees``. needs: of the backbone, as pairs (``models.encoded``).
     """
 
-    name, sees = "", "nothing"
-    window_sizes, layers = (), ()
+    name = ""
+    sees = frozenset()
+    needs = ()
 
     def __init__(self, backbone, map_size=MAP_SIZE):
         self.backbone, self.map_size = backbone, map_size
 
+    @classmethod
+    def from_profile(cls, profile, backbone):
+        """The method with a profile's settings."""
+        return cls(backbone, profile.map_size)
+
     @property
     def transductive(self):
-        """Whether ``score`` must be given a whole test set at a time."""
-        return self.sees == TRANSDUCTIVE
+        """Whether ``score`` must be given a whole test set, or video, at a time."""
+        return bool({Sees.TEST_SET, Sees.VIDEO} & self.sees)
 
     def settings(self):
-        """What its scores depend on beside the images and the backbone, as JSON data: a change makes old results void."""
-        return {"window_sizes": self.window_sizes, "layers": self.layers}
+        """What its scores depend on beside the images, the backbone and what it learned, as JSON data: a change makes old
+        results void. By default every attribute that is plain data, so that none is forgotten."""
+        return {name: value for name, value in vars(self).items() if _is_plain(value)}
+
+    # What a method learns, it learns in ``fit``; the runner keeps it and calls ``fit`` only where it is not there yet.
 
     def fit(self, categories):
-        """Learn from labelled categories that are never scored. Most methods learn nothing."""
+        """Learn from categories that are never scored. Most methods learn nothing."""
         return self
+
+    def fit_settings(self):
+        """What ``fit`` depends on beside the pictures and the backbone, as JSON data."""
+        return self.settings()
+
+    def weights(self):
+        """What ``fit`` has learned: dict of name -> tensor, empty where it learned nothing."""
+        return {}
+
+    def load_weights(self, weights):
+        """Take back what ``weights`` gave."""
+        return self
+
+    # One object at a time.
 
     def prepare(self, category, support=None):
         """Get ready for one object.
 
         Args:
             category: the word for it in a prompt. support: ``Encoded`` of a few normal images, which makes the method few-shot.
+
+        Raises:
+            ValueError: the method takes no support images, or cannot do without.
         """
         raise NotImplementedError
 
     def score(self, encoded):
-        """``Encoded`` images -> image scores (batch,) and patch scores (batch, grid * grid), higher = more abnormal."""
+        """``Scores`` of ``Encoded`` images."""
         raise NotImplementedError
 
     def encode(self, batch):
         """One forward pass, with whatever else this method needs."""
-        return self.backbone.encode(batch, self.window_sizes, self.layers)
+        return self.backbone.encode(batch, self.needs)
 
     def predict(self, batch):
         """Preprocessed images (batch, 3, size, size) -> image scores (batch,), maps (batch, map_size, map_size)."""
-        image_scores, patches = self.score(self.encode(batch))
-        return image_scores, to_map(patches, self.map_size)
+        scores = self.score(self.encode(batch))
+        return scores.image, scores.maps(self.map_size)
 
 
 class Memory:

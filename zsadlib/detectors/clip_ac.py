@@ -1,7 +1,7 @@
 """CLIP as it is: "a photo of a normal / an anomalous ..."; the map comes from the raw patch tokens."""
 
-from zsadlib import scoring
-from zsadlib.detectors.base import Detector
+from zsadlib.detectors.base import Detector, Scores
+from zsadlib.prompts import scoring
 
 
 class ClipAC(Detector):
@@ -18,4 +18,4 @@ class ClipAC(Detector):
     def score(self, encoded):
         text = [t.expand(len(encoded.image), -1) for t in self.text]
         patches = scoring.anomaly_score(self.backbone.project(encoded.patches), *text)
-        return scoring.anomaly_score(encoded.image, *text), patches
+        return Scores(scoring.anomaly_score(encoded.image, *text), patches)

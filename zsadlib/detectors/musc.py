@@ -8,7 +8,8 @@ chosen on a test set.
 import torch
 from torch.nn import functional as F
 
-from zsadlib.detectors.base import MAP_SIZE, TRANSDUCTIVE, Detector
+from zsadlib.detectors.base import MAP_SIZE, Detector, Scores, Sees
+from zsadlib.models import encoded as need
 
 NEIGHBOURHOODS = (1, 3, 5)
 NEAREST_IMAGES = 0.3
@@ -69,11 +70,15 @@ class MuSc(Detector):
         layers: blocks whose patch tokens are compared, counted from 1.
     """
 
-    name, sees = "musc", TRANSDUCTIVE
+    name, sees = "musc", frozenset({Sees.TEST_SET})
 
     def __init__(self, backbone, map_size=MAP_SIZE, layers=(1,)):
         super().__init__(backbone, map_size)
-        self.layers = tuple(layers)
+        self.needs = need.layers(*layers)
+
+    @classmethod
+    def from_profile(cls, profile, backbone):
+        return cls(backbone, profile.map_size, profile.layers)
 
     def prepare(self, category, support=None):
         if support is not None:
@@ -82,8 +87,8 @@ class MuSc(Detector):
 
     def score(self, encoded):
         patches = 0
-        for layer in self.layers:
-            tokens = encoded.layers[layer].to(self.backbone.device)
+        for layer in self.needs:
+            tokens = encoded.extra[layer].to(self.backbone.device)
             patches = patches + sum(mutual_scores(local_aggregation(tokens, r)).cpu() for r in NEIGHBOURHOODS)
-        patches = patches / (len(self.layers) * len(NEIGHBOURHOODS))
-        return rescore(patches.amax(1), encoded.image), patches
+        patches = patches / (len(self.needs) * len(NEIGHBOURHOODS))
+        return Scores(rescore(patches.amax(1), encoded.image), patches)

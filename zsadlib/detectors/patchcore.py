@@ -9,21 +9,26 @@ lost 2 points of pixel AUROC and 10 of AUPRO on development categories).
 import torch
 from torch.nn import functional as F
 
-from zsadlib.detectors.base import MAP_SIZE, Detector, Memory
+from zsadlib.detectors.base import MAP_SIZE, Detector, Memory, Scores, Sees
+from zsadlib.models import encoded as need
 
 
 class PatchCore(Detector):
     """Distance to the nearest patch of a few normal images. ``layers``: blocks whose patch tokens are joined, from 1."""
 
-    name = "patchcore"
+    name, sees = "patchcore", frozenset({Sees.NORMALS})
 
     def __init__(self, backbone, map_size=MAP_SIZE, layers=(1,)):
         super().__init__(backbone, map_size)
-        self.layers = tuple(layers)
+        self.needs = need.layers(*layers)
+
+    @classmethod
+    def from_profile(cls, profile, backbone):
+        return cls(backbone, profile.map_size, profile.layers)
 
     def features(self, encoded):
         """(batch, grid * grid, width * layers): the tokens of each layer, normalised and joined."""
-        return torch.cat([F.normalize(encoded.layers[i], dim=-1) for i in self.layers], -1)
+        return torch.cat([F.normalize(encoded.extra[layer], dim=-1) for layer in self.needs], -1)
 
     def prepare(self, category, support=None):
         if support is None:
@@ -33,4 +38,4 @@ class PatchCore(Detector):
 
     def score(self, encoded):
         patches = self.memory(self.features(encoded))
-        return patches.amax(1), patches
+        return Scores(patches.amax(1), patches)

@@ -2,10 +2,11 @@
 
 import torch
 
-from zsadlib import scoring
-from zsadlib.aligner import harmonic_mean
-from zsadlib.detectors.base import MAP_SIZE, Detector, Memory, harmonic
-from zsadlib.prompts import load_bank
+from zsadlib.detectors.base import MAP_SIZE, Detector, Memory, Scores, Sees, harmonic
+from zsadlib.models import encoded as need
+from zsadlib.models.aligner import harmonic_mean
+from zsadlib.prompts import scoring
+from zsadlib.prompts.banks import load_bank
 
 
 class WinClip(Detector):
@@ -16,6 +17,11 @@ class WinClip(Detector):
     def __init__(self, backbone, map_size=MAP_SIZE, window_sizes=(2, 3)):
         super().__init__(backbone, map_size)
         self.window_sizes = tuple(window_sizes)
+        self.needs = need.windows(*window_sizes)
+
+    @classmethod
+    def from_profile(cls, profile, backbone):
+        return cls(backbone, profile.map_size, profile.window_sizes)
 
     def prepare(self, category, support=None):
         if support is not None:
@@ -28,27 +34,29 @@ class WinClip(Detector):
         text = [t.expand(len(encoded.image), -1) for t in self.text]
         image_score = scoring.anomaly_score(encoded.image, *text)
         language = [
-            harmonic_mean(scoring.anomaly_score(encoded.windows[k], *text), self.backbone.grid, k)
+            harmonic_mean(scoring.anomaly_score(encoded.extra["windows", k], *text), self.backbone.grid, k)
             for k in self.window_sizes
         ]
-        return image_score, harmonic([*language, image_score[:, None]])
+        return Scores(image_score, harmonic([*language, image_score[:, None]]))
 
 
 class WinClipPlus(WinClip):
     """WinCLIP+: few-shot. The words and the distance to the nearest normal feature, at every scale, averaged."""
 
-    name = "winclip+"
+    name, sees = "winclip+", frozenset({Sees.NORMALS})
 
     def prepare(self, category, support=None):
         if support is None:
             raise ValueError("winclip+ needs support images; use winclip without them")
         super().prepare(category)
-        self.memories = {k: Memory(support.windows[k]) for k in self.window_sizes} | {1: Memory(support.patches)}
+        self.memories = {k: Memory(support.extra["windows", k]) for k in self.window_sizes} | {
+            1: Memory(support.patches)
+        }
         return self
 
     def score(self, encoded):
-        image_score, patches = super().score(encoded)
+        words = super().score(encoded)
         grid = self.backbone.grid
-        far = [harmonic_mean(self.memories[k](encoded.windows[k]), grid, k) for k in self.window_sizes]
+        far = [harmonic_mean(self.memories[k](encoded.extra["windows", k]), grid, k) for k in self.window_sizes]
         far = torch.stack([*far, self.memories[1](encoded.patches)]).mean(0)
-        return (image_score + far.amax(1)) / 2, (patches + far) / 2
+        return Scores((words.image + far.amax(1)) / 2, (words.map + far) / 2)

@@ -1,0 +1,120 @@
+"""The splits of MiniAD: ``draw`` makes one picture, ``write`` the folders of a split.
+
+Each split's categories are in a module of their own, and each has a source hash of its own.
+"""
+
+import hashlib
+import os
+import shutil
+import tempfile
+from pathlib import Path
+
+import joblib
+import numpy as np
+from PIL import Image
+from tqdm.auto import tqdm
+
+from zsadlib.datasets.miniad import development, test, training
+from zsadlib.datasets.miniad.defects import KINDS
+from zsadlib.datasets.miniad.pictures import SIZE, generator, picture
+from zsadlib.provenance import source_hash
+
+SEED = 2024
+COUNTS = {"train good": 20, "test good": 40, "per defect kind": 10}
+KINDS_PER_CATEGORY = 6
+STAMP = "SHA256"
+# The embedded model sees training categories only; choices are made on development; test is reported.
+SPLITS = {"training": training.CATEGORIES, "development": development.CATEGORIES, "test": test.CATEGORIES}
+CATEGORIES = {draw.__name__.replace("_", " "): draw for split in SPLITS.values() for draw in split}
+
+
+def split_names(split):
+    """Category names of a split: "training", "development" or "test"."""
+    if split not in SPLITS:
+        raise ValueError(f"unknown MiniAD split '{split}'; choose one of {', '.join(SPLITS)}")
+    return [draw.__name__.replace("_", " ") for draw in SPLITS[split]]
+
+
+def draw(category, kind, rng, size=SIZE):
+    """One picture of MiniAD.
+
+    Args:
+        category: a name in ``CATEGORIES``. kind: "good" or a name in ``KINDS``.
+        rng: a ``numpy.random.Generator``. size: side in pixels.
+
+    Returns:
+        The image (size, size, 3), float32 in [0, 1], and the defect mask (size, size), bool.
+    """
+    return picture(CATEGORIES[category], kind, rng, size)
+
+
+def test_kinds(category):
+    """The defect kinds in a category's test folder, fixed by its name."""
+    return sorted(generator("kinds", category).choice(list(KINDS), KINDS_PER_CATEGORY, replace=False).tolist())
+
+
+def _save(root, category, part, kind, index):
+    image, mask = draw(category, kind, generator(SEED, category, part, kind, index))
+    name = f"{index:03d}.png"
+    path = root / category / part / kind / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.rint(image * 255).astype(np.uint8)).save(path)
+    if kind != "good":
+        mask_path = root / category / "ground_truth" / kind / name.replace(".png", "_mask.png")
+        mask_path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(mask.astype(np.uint8) * 255).save(mask_path)
+
+
+def _jobs(categories):
+    for category in categories:
+        yield from ((category, "train", "good", i) for i in range(COUNTS["train good"]))
+        yield from ((category, "test", "good", i) for i in range(COUNTS["test good"]))
+        for kind in test_kinds(category):
+            yield from ((category, "test", kind, i) for i in range(COUNTS["per defect kind"]))
+
+
+def tree_hash(root):
+    """sha256 over the names and bytes of all PNG files under ``root``."""
+    digest = hashlib.sha256()
+    for path in sorted(Path(root).rglob("*.png")):
+        digest.update(path.relative_to(root).as_posix().encode())
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+def split_source(split):
+    """sha256 of the sources that draw a split and of how it is written: a changed line makes that split anew, and no other."""
+    here = "zsadlib.datasets.miniad"
+    about = f"{SEED} {COUNTS} {KINDS_PER_CATEGORY} {[test_kinds(name) for name in split_names(split)]}"
+    code = source_hash(f"{here}.{split}", f"{here}.pictures")
+    return hashlib.sha256(f"{code} {about}".encode()).hexdigest()
+
+
+def _is_current(root, split):
+    stamp = root / STAMP
+    return stamp.is_file() and stamp.read_text().split()[0] == split_source(split)
+
+
+def write(root, split, n_jobs=-1):
+    """Write the categories of a split to ``root`` in the MVTec AD layout, unless they are there already.
+
+    The set is made in a temporary folder and renamed, so a run that is stopped leaves nothing half done.
+    Returns the folder.
+    """
+    root = Path(root)
+    if _is_current(root, split):
+        return root
+    root.parent.mkdir(parents=True, exist_ok=True)
+    work = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=root.parent))
+    try:
+        jobs = list(_jobs(split_names(split)))
+        joblib.Parallel(n_jobs=n_jobs)(
+            joblib.delayed(_save)(work, *job) for job in tqdm(jobs, f"drawing MiniAD {split}")
+        )
+        (work / STAMP).write_text(f"{split_source(split)} generator\n{tree_hash(work)} images\n")
+        if not _is_current(root, split):  # another process may have been quicker
+            shutil.rmtree(root, ignore_errors=True)
+            os.replace(work, root)
+    finally:
+        shutil.rmtree(work, ignore_errors=True)
+    return root

@@ -1,0 +1,1 @@
+"""How good is a score: metrics, resamples, verdicts, published numbers, figures."""

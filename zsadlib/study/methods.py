@@ -1,0 +1,88 @@
+"""A method ready to be prepared: built from a profile, taught where it learns, and never scored on what taught it."""
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+
+from zsadlib import detectors
+from zsadlib.datasets.catalogue import load_split
+from zsadlib.detectors.base import LEARNED, Sees
+from zsadlib.files import CACHE, replacing
+from zsadlib.models import store
+from zsadlib.models.aligner import to_map
+from zsadlib.provenance import json_hash, libraries, source_hash, versions
+from zsadlib.study.units import pictures, score_category
+
+FITTED = CACHE / "fitted"
+
+
+def build_detector(method, profile, backbone):
+    """A method by its name in the tables, with the profile's settings, taught if it learns."""
+    return taught(detectors.method(method).from_profile(profile, backbone), profile)
+
+
+def build_detectors(units, profile, backbone):
+    """``build_detector`` for every method among the units: dict of method -> ``Detector``."""
+    return {method: build_detector(method, profile, backbone) for method in dict.fromkeys(u.method for u in units)}
+
+
+def lessons(profile):
+    """The categories that teach: the profile's development sets (a few of their images in a dry run)."""
+    return load_split(profile.development, 2 if profile.dry_run else 0)
+
+
+def taught(detector, profile, keep=True):
+    """A detector that has learned what it learns (``Detector.fit``), now or in an earlier run.
+
+    What it learned is kept under a hash of the categories that taught it, its source code and settings, the backbone, and the
+    versions of the libraries; with ``keep=False`` (a class that is being written) it learns each time.
+    """
+    if not detector.sees & LEARNED or detector.weights():
+        return detector
+    categories = lessons(profile)
+    if not keep:
+        return detector.fit(categories)
+    made_by, learned_from = type(detector).__module__, [(c.dataset, c.name, c.noun, pictures(c)) for c in categories]
+    about = {
+        "method": detector.name, "settings": detector.fit_settings(), "needs": detector.needs, "categories": learned_from,
+        "backbone": detector.backbone.fingerprint, "code": source_hash(made_by), "versions": versions(*libraries(made_by)),
+    }  # fmt: skip
+    file = FITTED / f"{json_hash(about)}.safetensors"
+    try:
+        return detector.load_weights(load_file(file))
+    except (OSError, SafetensorError, LookupError, ValueError, RuntimeError):  # not there, or damaged: learn
+        detector.fit(categories)
+    with replacing(file) as temporary:
+        save_file({name: tensor.contiguous() for name, tensor in detector.weights().items()}, temporary)
+    return detector
+
+
+def refuse_what_taught(method, profile, categories):
+    """ValueError where a method would be scored on pictures that teach it, wherever they lie.
+
+    Only unlabelled pictures of the development sets may be both, where these are not reported.
+
+    Args:
+        method: a ``Detector`` or its class: this can be told before anything is learned.
+    """
+    learned = method.sees & LEARNED
+    if not learned or (learned == {Sees.OTHER_PICTURES} and not set(profile.development) & set(profile.test)):
+        return
+    known = {store.digest(sample.path) for category in lessons(profile) for sample in category.test}
+    for category in categories:
+        if known & {store.digest(sample.path) for sample in category.test}:
+            raise ValueError(
+                f"{method.name} learned from {category.name} and cannot be scored on it; score other categories, or name "
+                "other sets under 'development' in the profile"
+            )
+
+
+def profile_aligner(profile, backbone):
+    """The aligner of a profile: the committed one where it fits, else fitted on unlabelled development images, and kept."""
+    return build_detector("alfa", profile, backbone).aligner
+
+
+def predict_category(detector, category):
+    """Scores (n,) float64 and maps (n, size, size) float32 of a category's test images, in order; no maps (None) where the
+    method finds no places."""
+    scores, patches = score_category({None: detector}, category)[None]
+    return scores.double().numpy(), None if patches is None else to_map(patches, detector.map_size).numpy()
