@@ -1,0 +1,5 @@
+"""``python -m zsadlib.cli`` is ``zsad``."""
+
+from zsadlib.cli import app
+
+app(prog_name="zsad")
