@@ -19,7 +19,7 @@ from safetensors.torch import save_file
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
-from zsadlib.datasets.miniad.splits import split_names
+from zsadlib.datasets.miniad.training import CATEGORIES
 from zsadlib.files import replacing
 from zsadlib.models import embedded
 from zsadlib.models.loading import load_backbone, profile_backbone
@@ -31,13 +31,15 @@ from zsadlib.training.pictures import GROUP, STATES
 
 GROUPS, STEPS, FINISH = 20000, 1250, 150  # drawings, optimiser steps on whole photographs, and on their crops as well
 CROPS = (2, 3, 5)  # sides of the crops in patches
+# Read from the training categories alone: what is drawn to choose and to test is no part of the recipe, nor of its hash.
+TAUGHT = [draw.__name__.replace("_", " ") for draw in CATEGORIES]
 
 
 class Sentences:
     """MiniLM embeddings of every caption, and random draws of one caption for each (category, state)."""
 
     def __init__(self, model, tokenizer):
-        objects = [captions.NAMES[c] for c in split_names("training")] + [captions.ANYTHING]
+        objects = [captions.NAMES[c] for c in TAUGHT] + [captions.ANYTHING]
         forms = [captions.NORMAL, *(captions.KINDS[s] for s in STATES[1:]), captions.ABNORMAL]
         texts, self.choices, rng = [], {}, np.random.default_rng(0)
         for c, names in enumerate(objects):
@@ -172,8 +174,7 @@ def train(work, out, groups=GROUPS, steps=STEPS, finish=FINISH, batch=192, rate=
             with replacing(checkpoint) as temporary:
                 torch.save(settings | state, temporary)
     halves = {k: v.half().contiguous() for k, v in trained_part(model).items() if "num_batches" not in k}
-    names = split_names("training")
-    drawn = [names[c] for c in labels[:, 0].unique().tolist()]
+    drawn = [TAUGHT[c] for c in labels[:, 0].unique().tolist()]
     about = {"recipe": recipe, "steps": str(steps + finish), "trained_on": json.dumps(drawn)}
     with replacing(out) as temporary:
         save_file(halves, temporary, about)

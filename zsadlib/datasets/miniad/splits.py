@@ -32,7 +32,7 @@ def split_names(split):
     """Category names of a split: "training", "development" or "test"."""
     if split not in SPLITS:
         raise ValueError(f"unknown MiniAD split '{split}'; choose one of {', '.join(SPLITS)}")
-    return [draw.__name__.replace("_", " ") for draw in SPLITS[split]]
+    return [name for name, draw in CATEGORIES.items() if draw in SPLITS[split]]
 
 
 def draw(category, kind, rng, size=SIZE):
