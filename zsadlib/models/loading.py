@@ -59,9 +59,10 @@ def load_backbone(
     """Build a backbone by its open_clip name and pretrained tag.
 
     Args:
-        name: "zsad-mini" (the embedded model) or an open_clip ViT such as "ViT-B-16-plus-240".
-        pretrained: "embedded" for the embedded model's own weights, an open_clip tag ("laion400m_e32"), or a weight file (which
-            says nothing of activation and preprocessing, so for a known tag the tag is safer).
+        name: "zsad-mini" or "zsad-twin" (the embedded models), or an open_clip ViT such as "ViT-B-16-plus-240".
+        pretrained: "embedded" for the weights that are shipped with "zsad-mini"; "state-10", "state-30" or "state-80" for those
+            of "zsad-twin"; an open_clip tag ("laion400m_e32"), or a weight file (which says nothing of activation and
+            preprocessing, so for a known tag the tag is safer).
         device: "auto" picks a GPU where there is one. allow_random: an empty ``pretrained`` is allowed, for dry runs.
         image_size: side in pixels; None takes the model's. Another one than the weights' interpolates their positional
             embedding. precision: of the vision tower; "auto" is ``fastest_precision``.
@@ -72,23 +73,26 @@ def load_backbone(
     """
     device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     precision = fastest_precision(device) if precision == "auto" else precision
-    if name == embedded.NAME:
+    ours = name in (embedded.NAME, embedded.TWIN)
+    if ours:
         embedded.register(CACHE)
     elif name not in open_clip.list_models():
-        raise ValueError(f"unknown backbone '{name}'; choose {embedded.NAME} or a name from open_clip.list_models()")
-    if not pretrained and not allow_random:
         raise ValueError(
-            f"backbone '{name}' without pretrained weights would be random, and random weights are refused; name one "
-            f"of {embedded.NAME}'s 'embedded' or open_clip.list_pretrained_tags_by_model('{name}')"
+            f"unknown backbone '{name}'; choose {embedded.NAME}, {embedded.TWIN} or a name from open_clip.list_models()"
+        )
+    if not pretrained and not allow_random:
+        known = ", ".join(embedded.tags(name)) if ours else f"open_clip.list_pretrained_tags_by_model('{name}')"
+        raise ValueError(
+            f"backbone '{name}' without pretrained weights would be random, and random weights are refused; name one of {known}"
         )
     vision = open_clip.get_model_config(name)["vision_cfg"]
     if image_size and vision.get("patch_size") and image_size % vision["patch_size"]:
         raise ValueError(
             f"an image of {image_size} pixels is no multiple of {name}'s patches of {vision['patch_size']}"
         )
-    if image_size and name == embedded.NAME and image_size != vision["image_size"]:
+    if image_size and ours and image_size != vision["image_size"]:
         raise ValueError(f"{name} takes images of {vision['image_size']} pixels, not {image_size}")
-    own = name == embedded.NAME and pretrained
+    own = ours and pretrained
     tag = pretrained if not own and pretrained in open_clip.list_pretrained_tags_by_model(name) else None
     if tag:
         _check_tag(name, tag)
@@ -98,13 +102,13 @@ def load_backbone(
         transformers.logging.set_verbosity_error()
         transformers.logging.disable_progress_bar()
         weights, mean, std = _weights(name, tag) if tag else (None if own else pretrained or None, None, None)
-        if name == embedded.NAME:
+        if ours:
             mean = std = (0.5, 0.5, 0.5)
         torch.manual_seed(0)  # where weights are random, they are the same in every kernel
         model, _, preprocess = open_clip.create_model_and_transforms(
             name,
             pretrained=weights and str(weights),
-            force_image_size=None if name == embedded.NAME else image_size,
+            force_image_size=None if ours else image_size,
             image_resize_mode="squash",
             image_interpolation="bicubic",
             image_mean=mean,
@@ -119,7 +123,7 @@ def load_backbone(
     if tag:
         _check_preprocessing(model, name, tag)
     if own:
-        embedded.load_weights(model, embedded.WEIGHTS if pretrained == "embedded" else pretrained)
+        embedded.load_weights(model, embedded.tags(name).get(pretrained, pretrained))
     tokenizer = open_clip.get_tokenizer(name)
     return Backbone(model, tokenizer, preprocess, name, pretrained, not pretrained, device, precision)
 

@@ -7,7 +7,6 @@ it. Damaged pictures are therefore cropped a little less than intact ones, a hin
 """
 
 import json
-import math
 import time
 from pathlib import Path
 
@@ -25,8 +24,9 @@ from zsadlib.models import embedded
 from zsadlib.models.loading import load_backbone, profile_backbone
 from zsadlib.provenance import source_hash
 from zsadlib.training import captions
-from zsadlib.training.features import load_stem, pixels, prepare
+from zsadlib.training.features import load_stem, pixels, prepare, sentence_features
 from zsadlib.training.losses import contrastive_loss, tile_loss, tiles
+from zsadlib.training.optimisation import learning_rate, load_checkpoint, make_optimizer, save_checkpoint, trained_part
 from zsadlib.training.pictures import GROUP, STATES
 
 GROUPS, STEPS, FINISH = 20000, 1250, 150  # drawings, optimiser steps on whole photographs, and on their crops as well
@@ -49,23 +49,7 @@ class Sentences:
                     texts += [t.format(p.format(name)) for p in phrases for t in rng.choice(captions.TEMPLATES, 3)]
                 self.choices[c, s] = (start, len(texts))
         self.objects, self.states = len(objects), len(forms)
-        self.embeddings = self._encode(model, tokenizer, texts)
-
-    @staticmethod
-    @torch.no_grad()
-    def _encode(model, tokenizer, texts):
-        order = sorted(range(len(texts)), key=lambda i: len(texts[i]))
-        out = torch.empty(len(texts), model.text.proj.in_features)
-        text = model.text
-        for start in tqdm(range(0, len(order), 512), "captions"):
-            part = order[start : start + 512]
-            tokens = tokenizer([texts[i] for i in part])
-            tokens = tokens[:, : int((tokens != text.config.pad_token_id).sum(1).max())]
-            mask = (tokens != text.config.pad_token_id).long()
-            with torch.autocast("cpu", torch.bfloat16):
-                hidden = text.transformer(input_ids=tokens, attention_mask=mask)
-            out[part] = text.pooler(hidden, mask).float()
-        return out
+        self.embeddings = sentence_features(model, tokenizer, texts)
 
     def draw(self, rng):
         """One caption for every (object, state), row ``object * states + state``; the last state is "damaged"."""
@@ -96,23 +80,6 @@ def build(work):
     for parameter in (p for part in frozen for p in part.parameters()):
         parameter.requires_grad_(False)
     return model, open_clip.get_tokenizer(embedded.NAME), frozen
-
-
-def make_optimizer(model, rate):
-    """AdamW; biases, norms and positions without weight decay."""
-    trained = [p for p in model.parameters() if p.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim >= 2], "weight_decay": 0.05},
-        {"params": [p for p in trained if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98))
-
-
-def learning_rate(step, steps, finish, peak):
-    """Warm-up over 50 steps, then a cosine to zero; the finish is a second cosine from a third of the peak."""
-    if step < steps:
-        return peak * min(1, (step + 1) / 50) * 0.5 * (1 + math.cos(math.pi * step / steps)) + 1e-6
-    return peak / 3 * min(1, (step - steps + 1) / 10) * 0.5 * (1 + math.cos(math.pi * (step - steps) / finish)) + 1e-6
 
 
 def train(work, out, groups=GROUPS, steps=STEPS, finish=FINISH, batch=192, rate=1e-3, seed=0, every=100):
@@ -170,9 +137,7 @@ def train(work, out, groups=GROUPS, steps=STEPS, finish=FINISH, batch=192, rate=
         optimizer.step()
         history.append({"step": step + 1, "loss": float(loss.detach()), "seconds": round(time.time() - began, 1)})
         if (step + 1) % every == 0 or step + 1 in (steps, steps + finish):
-            state = {"model": trained_part(model), "optimizer": optimizer.state_dict(), "history": history}
-            with replacing(checkpoint) as temporary:
-                torch.save(settings | state, temporary)
+            save_checkpoint(checkpoint, settings, model, optimizer, history)
     halves = {k: v.half().contiguous() for k, v in trained_part(model).items() if "num_batches" not in k}
     drawn = [TAUGHT[c] for c in labels[:, 0].unique().tolist()]
     about = {"recipe": recipe, "steps": str(steps + finish), "trained_on": json.dumps(drawn)}
@@ -186,20 +151,3 @@ def forget_models():
     """Drop what is loaded: an older model of that name."""
     load_backbone.cache_clear()
     profile_backbone.cache_clear()
-
-
-def trained_part(model):
-    """The state of the model without the MiniLM encoder, which is a package of its own."""
-    return {k: v for k, v in model.state_dict().items() if not k.startswith("text.transformer.")}
-
-
-def load_checkpoint(path, settings, model, optimizer):
-    """Load the state of an earlier run with the same settings; returns its history, empty if there is none."""
-    saved = torch.load(path, weights_only=True) if path.is_file() else {}
-    if {key: saved.get(key) for key in settings} != settings:
-        return []
-    missing, unexpected = model.load_state_dict(saved["model"], strict=False)
-    if unexpected or not all(name.startswith("text.transformer.") for name in missing):
-        raise ValueError(f"{path} does not fit the model; remove it to train anew")
-    optimizer.load_state_dict(saved["optimizer"])
-    return saved["history"]
