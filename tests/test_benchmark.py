@@ -65,6 +65,28 @@ def test_a_killed_benchmark_goes_on_and_ends_as_if_nothing_had_happened(
     pd.testing.assert_frame_equal(table, benchmark.evaluate(settings, backbone, [bolts], asked))
 
 
+def test_published_scores_give_the_published_metrics(settings, backbone, bolts, tmp_path):
+    asked = [units.Unit("clip-ac"), units.Unit("patchcore", 1, 0), units.Unit("patchcore", 1, 1)]
+    table = benchmark.evaluate(settings, backbone, [bolts], asked)
+    before = kept()
+    scores = benchmark.image_scores(settings, backbone, [bolts], asked)
+    assert kept() == before  # nothing was computed again
+    for name in ("a", "b"):
+        tables.save_scores(scores, tmp_path, name)
+    assert (tmp_path / "a.csv.gz").read_bytes() == (tmp_path / "b.csv.gz").read_bytes()
+    read = pd.read_csv(tmp_path / "a.csv.gz")
+    assert len(read) == len(asked) * len(bolts.test) and read.image.nunique() == len(bolts.test)
+    assert (read.label == ~read.image.str.startswith("good/")).all()
+    for (method, shots, seed), group in read.groupby(["method", "shots", "seed"]):
+        row = table[(table.method == method) & (table.shots == shots) & (table.seed == seed)].set_index("metric").value
+        wins = [
+            (a > b) + (a == b) / 2
+            for a in group.image_score[group.label == 1]
+            for b in group.image_score[group.label == 0]
+        ]
+        assert np.mean(wins) == pytest.approx(row.image_auroc, abs=1e-6)
+
+
 def test_a_change_runs_again_what_it_touches_and_nothing_else(settings, backbone, bolts, tmp_path):
     asked = benchmark.zero_shot(settings) + [units.Unit("patchcore", 1)]
     benchmark.evaluate(settings, backbone, [bolts], asked)

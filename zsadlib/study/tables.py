@@ -1,5 +1,6 @@
 """Tables out: means, spreads, Markdown, CSV. Every table is rounded here, once, and README and notebooks show the same frame."""
 
+import gzip
 from pathlib import Path
 
 import pandas as pd
@@ -42,6 +43,15 @@ def save_table(table, folder, name):
     """Write a table as CSV into a results folder, 6 significant digits."""
     with replacing(Path(folder) / f"{name}.csv") as temporary:
         marked(table, folder).to_csv(temporary, index=False, float_format="%.6g")
+
+
+def save_scores(scores, folder, name="scores"):
+    """Write ``benchmark.image_scores`` as a compressed CSV into a results folder, 6 significant digits."""
+    text = marked(scores, folder).to_csv(index=False, float_format="%.6g")
+    with replacing(Path(folder) / f"{name}.csv.gz") as temporary:
+        temporary.write_bytes(
+            gzip.compress(text.encode(), mtime=0)
+        )  # neither date nor name: the same scores, the same bytes
 
 
 def publish_readme(results):
