@@ -8,7 +8,7 @@ import pytest
 from conftest import write_category
 from PIL import Image
 
-from zsadlib import datasets
+from zsadlib import datasets, provenance
 from zsadlib.datasets import miniad
 from zsadlib.datasets.miniad import anything, defects, materials, pictures, splits
 from zsadlib.datasets.packages import load_textile
@@ -131,7 +131,7 @@ def few_pictures(monkeypatch):
 
 def test_writing_miniad_leaves_nothing_half_done(tmp_path, few_pictures, monkeypatch):
     with monkeypatch.context() as stopped, pytest.raises(KeyboardInterrupt):
-        stopped.setattr(splits, "_save", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
+        stopped.setattr(splits, "save_picture", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
         miniad.write(tmp_path / "set", "test", n_jobs=1)
     assert list(tmp_path.iterdir()) == []
     hashes = {miniad.tree_hash(miniad.write(tmp_path / name, "test", n_jobs=1)) for name in ("a", "b")}
@@ -150,6 +150,18 @@ def test_a_split_is_drawn_again_when_its_own_source_changes_and_only_then(tmp_pa
     monkeypatch.setattr(splits, "SEED", 1)
     miniad.write(root, "test", n_jobs=1)
     assert stamp.read_text().split()[0] == miniad.split_source("test") != sources["test"]
+
+
+def test_a_newer_version_of_a_library_that_draws_makes_a_split_anew(monkeypatch):
+    version = provenance.importlib.metadata.version
+    for split in miniad.SPLITS:
+        found = {miniad.split_source(split)}
+        for library in ("numpy", "scipy", "scikit-image", "scikit-learn", "pillow"):
+            with monkeypatch.context() as newer:
+                installed = provenance.importlib.metadata
+                newer.setattr(installed, "version", lambda p, own=library: "99" if p == own else version(p))
+                found.add(miniad.split_source(split))
+        assert len(found) == 6
 
 
 # name: (kind, mean and spread of the pixels, pixels of the mask) of one picture of each split's drawings. The weights were

@@ -3,17 +3,21 @@
 import ast
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
 
 import pandas as pd
 import pytest
+import typer
 from conftest import write_category
 
 from zsadlib import profiles, provenance
+from zsadlib.cli import app
 from zsadlib.detectors import METHODS
 from zsadlib.files import CACHE, PACKAGE, ROOT
+from zsadlib.study import chain
 
 MODULES = sorted(PACKAGE.rglob("*.py"))
 LINT = [sys.executable, "-c", "from importlinter.cli import lint_imports_command as run; run()"]
@@ -83,7 +87,7 @@ def test_the_library_imports_modules_and_not_packages():
     packages = {dotted(path): path for path in MODULES if path.stem == "__init__"}
     modules = {dotted(path): path for path in MODULES if path.stem != "__init__"}
     made = ["zsadlib.training.recipe", *(name for name in modules if name.startswith("zsadlib.detectors."))]
-    splits = [f"zsadlib.datasets.miniad.{name}" for name in ("training", "development", "test", "pictures")]
+    splits = [f"zsadlib.datasets.miniad.{name}" for name in ("training", "development", "test", "writing")]
     in_keys = provenance.sources("zsadlib.study.units", "zsadlib.models.loading", *made, *splits)
     assert set(made + splits) <= set(in_keys) and len(in_keys) > 30
     for name, path in modules.items():
@@ -140,6 +144,22 @@ def test_every_public_name_is_used_somewhere():
 def code_block(mark):
     """The Python of CONTRIBUTING.md that follows a mark."""
     return (ROOT / "CONTRIBUTING.md").read_text().split(f"<!-- {mark} -->\n```python\n")[1].split("```")[0]
+
+
+def test_the_commands_for_contributors_can_be_called():
+    """Each has the options that it needs, and none that it has not; the notebook and the test files that are named exist."""
+    text = (ROOT / "CONTRIBUTING.md").read_text()
+    called = [one or other for one, other in re.findall(r"`zsad\s([^`]+)`|^    zsad (.+)$", text, re.MULTILINE)]
+    assert len(called) >= 4
+    for line in called:
+        command, words = typer.main.get_command(app), shlex.split(line)
+        context = command.make_context("zsad", list(words))
+        while hasattr(command, "resolve_command"):
+            name, command, words = command.resolve_command(context, words)
+            context = command.make_context(name, list(words), parent=context)
+        assert all(chain.notebook_scripts([prefix]) for prefix in context.params.get("only") or ())
+    named = re.findall(r"\b(?:tests|zsadlib)/[\w/]+\.py", text)
+    assert named and all((ROOT / path).is_file() for path in named)
 
 
 def test_the_recipes_method_stands_in_the_table_and_in_the_help(package, tmp_path):

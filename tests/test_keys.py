@@ -13,8 +13,8 @@ from conftest import write_category
 from zsadlib import datasets, profiles, provenance
 from zsadlib.detectors.alfa import Alfa
 from zsadlib.detectors.base import Detector, Scores, Sees
-from zsadlib.files import ROOT
-from zsadlib.models import loading
+from zsadlib.files import CACHE, ROOT
+from zsadlib.models import embedded, loading
 from zsadlib.prompts import banks
 from zsadlib.study import benchmark, chain, methods, parallel, units
 
@@ -69,6 +69,7 @@ def hashes(root):
      ("datasets/images.py", {"units", "alfa", "musc", "backbone"}), ("datasets/miniad/test.py", {"test"}),
      ("datasets/miniad/development.py", {"development"}), ("datasets/miniad/training.py", {"training", "training set", "recipe"}),
      ("datasets/miniad/defects.py", {"test", "development", "training", "training set", "recipe"}),
+     ("datasets/miniad/writing.py", {"test", "development", "training"}), ("datasets/miniad/splits.py", set()),
      ("training/losses.py", {"recipe"}), ("study/tables.py", set()), ("evaluation/plots.py", set()),
      ("detectors/patchcore.py", set()), ("prompts/llm.py", set())],
 )  # fmt: skip
@@ -139,6 +140,34 @@ def test_the_fingerprint_changes_with_libraries_and_precision(monkeypatch):
     assert fingerprint(plain) != before
     monkeypatch.undo()
     assert fingerprint(plain) == before
+
+
+def test_the_fingerprint_does_not_depend_on_where_data_lies(tmp_path, monkeypatch):
+    backbone = loading.load_backbone()
+    backbone.__dict__.pop("fingerprint", None)
+    before = backbone.fingerprint
+    (tmp_path / "all-MiniLM-L6-v2").symlink_to(CACHE / "all-MiniLM-L6-v2")
+    monkeypatch.chdir(tmp_path.parent)
+    (tmp_path.parent / "token").mkdir(exist_ok=True)  # as a part of the architecture is called
+    try:
+        for folder in (tmp_path, tmp_path.name):
+            embedded.register(folder)
+            del backbone.fingerprint
+            assert backbone.fingerprint == before
+    finally:
+        embedded.register(CACHE)
+
+
+def test_the_fingerprint_changes_with_the_architecture(monkeypatch):
+    backbone, config = loading.load_backbone(), loading.open_clip.get_model_config(embedded.NAME)
+    backbone.__dict__.pop("fingerprint", None)
+    seen, text = [backbone.fingerprint], config["text_cfg"]
+    for other in ({"hf_pooler_type": "max_pooler"}, {"hf_tokenizer_name": "bert-base-uncased"}):
+        monkeypatch.setattr(loading.open_clip, "get_model_config", lambda _, o=other: config | {"text_cfg": text | o})
+        del backbone.fingerprint
+        seen.append(backbone.fingerprint)
+    del backbone.fingerprint
+    assert len(set(seen)) == 3
 
 
 @pytest.mark.parametrize("content", ["", "{", '{"metrics": {', "[]", "null", '{"metrics": {}}', "\x00" * 40])

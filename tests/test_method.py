@@ -70,6 +70,13 @@ def test_random_weights_are_refused():
         loading.load_backbone("ViT-B-32", "no-such-tag")
 
 
+def test_a_gpu_that_is_not_there_is_refused_in_one_sentence(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    for device in ("cuda", "cuda:1"):
+        with pytest.raises(ValueError, match=f"device '{device}' .* no GPU.*; use 'cpu', or 'auto'.*driver"):
+            loading.load_backbone(device=device, precision="auto")
+
+
 def test_weights_that_do_not_belong_to_the_model_are_refused(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="trained with QuickGELU.*use the backbone 'ViT-B-32-quickgelu'"):
         loading.load_backbone("ViT-B-32", "openai")
@@ -139,21 +146,21 @@ def test_any_open_clip_vit_fits_the_interface(clip_vit):
     encoded = clip_vit.encode(batch)
     assert clip_vit.random and torch.allclose(encoded.image, theirs, atol=1e-5)
     assert encoded.patches.shape == (2, clip_vit.grid**2, clip_vit.width)
-    whole = clip_vit.encode_windows(batch, clip_vit.grid)  # the window that is the whole image
-    assert torch.allclose(whole[:, 0], theirs, atol=1e-5)
+    whole = clip_vit.encode(batch, windows(clip_vit.grid))  # the window that is the whole image
+    assert torch.allclose(whole.extra["windows", clip_vit.grid][:, 0], theirs, atol=1e-5)
 
 
 def test_windows_are_transformer_passes_over_class_token_and_patches(backbone, batch):
-    windows = backbone.encode_windows(batch, 2)
-    assert windows.shape == (3, (backbone.grid - 1) ** 2, backbone.dim)
+    found = backbone.encode(batch, windows(2)).extra["windows", 2]
+    assert found.shape == (3, (backbone.grid - 1) ** 2, backbone.dim)
     trunk, column, row = backbone.visual.trunk, 5, 9
     with torch.no_grad():
         tokens = trunk._pos_embed(trunk.patch_embed(batch))
         places = [0] + [1 + r * backbone.grid + c for r in (row, row + 1) for c in (column, column + 1)]
         one = backbone.visual.head(trunk.norm(trunk.blocks(tokens[:, places]))[:, 0])
-    assert torch.allclose(windows[:, row * (backbone.grid - 1) + column], F.normalize(one, dim=-1), atol=1e-5)
+    assert torch.allclose(found[:, row * (backbone.grid - 1) + column], F.normalize(one, dim=-1), atol=1e-5)
     with pytest.raises(ValueError, match="does not fit a grid"):
-        backbone.encode_windows(batch, 99)
+        backbone.encode(batch, windows(99))
 
 
 @pytest.mark.parametrize("which", ["timm", "open_clip"])
@@ -344,9 +351,9 @@ def test_winclip_is_the_published_formula(backbone, batch):
         texts = [template.format(state.format("bolt")) for state in states for template in TEMPLATES]
         sides.append(F.normalize(sum(backbone.encode_text(texts, normalize=False)), dim=-1)[None])
     image = scoring.anomaly_score(backbone.encode(batch).image, *(t.expand(3, -1) for t in sides))
+    extra = backbone.encode(batch, windows(2, 3)).extra
     parts = [
-        aligner.harmonic_mean(scoring.anomaly_score(backbone.encode_windows(batch, k), *sides), backbone.grid, k)
-        for k in (2, 3)
+        aligner.harmonic_mean(scoring.anomaly_score(extra["windows", k], *sides), backbone.grid, k) for k in (2, 3)
     ]
     expected = 3 / (1 / image[:, None] + 1 / parts[0] + 1 / parts[1])
     assert torch.allclose(scores, image, atol=1e-5) and torch.allclose(maps.flatten(1), expected, atol=1e-4)
@@ -396,7 +403,7 @@ def test_methods_refuse_support_images_that_they_cannot_use_and_ask_for_those_th
 def test_one_pass_gives_image_patches_windows_and_layers(backbone, batch):
     encoded = backbone.encode(batch, windows(2) + layers(1, 3))
     assert set(encoded.extra) == {("windows", 2), ("layers", 1), ("layers", 3)}
-    assert torch.equal(encoded.extra["windows", 2], backbone.encode_windows(batch, 2))
+    assert torch.equal(encoded.extra["windows", 2], backbone.encode(batch, windows(2)).extra["windows", 2])
     tokens = backbone.visual.trunk.norm(encoded.extra["layers", 3])
     assert torch.allclose(tokens, encoded.patches, atol=1e-5)
     joined = encoded_module.Encoded.join([encoded[:1], encoded[1:]])
@@ -413,7 +420,7 @@ def test_the_committed_aligner_belongs_to_the_committed_weights(backbone, batch)
     assert fitted.about["weights_sha256"] == sha256(embedded.WEIGHTS)
     patches = backbone.encode(batch).patches
     index = encoded_module.window_indices(backbone.grid, 2)
-    truth = backbone.encode_windows(batch, 2)
+    truth = backbone.encode(batch, windows(2)).extra["windows", 2]
     aligned = F.normalize(fitted(patches)[:, index].mean(2), dim=-1)
     raw = F.normalize(backbone.project(patches)[:, index].mean(2), dim=-1)
     assert (aligned * truth).sum(-1).mean() > (raw * truth).sum(-1).mean() + 0.1

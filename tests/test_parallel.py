@@ -29,7 +29,7 @@ def small(tmp_path_factory):
     root = tmp_path_factory.mktemp("parallel")
     for name in ("bolt", "key", "coin"):
         write_category(root / "set" / name, name, train=3)
-    write_category(root / "chosen" / "bolt", "bolt", train=0)
+    write_category(root / "chosen" / "screw", "screw", train=0)
     plan = profiles.load_profile("mini").model_copy(
         update={"test": (str(root / "set"),), "bank": "static", "draws": 2, "shots": (1, 2)}
         | {"development": (str(root / "chosen"),)}

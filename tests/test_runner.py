@@ -3,15 +3,19 @@
 import json
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from conftest import write_category
 
 from zsadlib import datasets, profiles, provenance
 from zsadlib.detectors import METHODS
-from zsadlib.detectors.base import Detector, Scores, Sees
+from zsadlib.detectors.alfa import Alfa
+from zsadlib.detectors.base import Detector, Memory, Scores, Sees
 from zsadlib.models import loading
+from zsadlib.models.aligner import Aligner
 from zsadlib.study import benchmark, chain, methods, parallel, units
 
 
@@ -44,6 +48,21 @@ class Toy(Detector):
     def score(self, encoded):
         score = encoded.image.sum(1) * self.strength
         return Scores(score, None, score > 0, ["defective" if s > 0 else "fine" for s in score])
+
+
+class Contrary(Toy):
+    """Another method of the same module."""
+
+    def score(self, encoded):
+        return Scores(-super().score(encoded).image)
+
+
+class Given(Detector):
+    """A method with one attribute more."""
+
+    def __init__(self, backbone, extra):
+        super().__init__(backbone)
+        self.extra = extra
 
 
 @pytest.fixture
@@ -96,6 +115,32 @@ def test_a_copy_of_what_teaches_is_refused_as_well(plan, backbone, tmp_path):
         benchmark.evaluate(plan, backbone, copied, [units.Unit("toy")])
 
 
+def test_a_part_of_what_teaches_is_refused_whatever_it_is_called(plan, backbone, tmp_path):
+    """Unlabelled pictures may teach and be scored, but not where they are reported."""
+    shutil.copytree(tmp_path / "taught" / "key", tmp_path / "copied" / "latchkey")
+    taught = datasets.load_split(plan.development)
+    methods.refuse_what_taught(Alfa, plan, taught)
+    for name in (f"{tmp_path / 'taught'}:2", str(tmp_path / "copied"), str(tmp_path / "taught" / ".." / "taught")):
+        reported = plan.model_copy(update={"test": (*plan.test, name)})
+        methods.refuse_what_taught(Alfa, reported, datasets.load_split(plan.test))
+        for categories in (taught, datasets.load_split([name])):
+            with pytest.raises(ValueError, match="alfa learned from (key|latchkey) and cannot be scored on it"):
+                methods.refuse_what_taught(Alfa, reported, categories)
+
+
+def test_sets_that_share_nothing_by_their_names_are_not_read(plan, tmp_path, monkeypatch):
+    mini, bolts = profiles.load_profile("mini"), datasets.load_split(plan.test)
+    taught, asked = datasets.load_split(plan.development), []
+    monkeypatch.setattr(methods, "load_split", lambda names, *_: asked.append(names) or taught)
+    for name in ("mini", "paper", "large"):
+        methods.refuse_what_taught(Alfa, profiles.load_profile(name), bolts)
+    assert asked == []
+    part = mini.model_copy(update={"test": ("miniad-development:400",)})
+    with pytest.raises(ValueError, match="alfa learned from key"):
+        methods.refuse_what_taught(Alfa, part, taught)
+    assert asked == [mini.development, part.test]
+
+
 # ---------------------------------------------------------------------------------------------- what it learned is kept
 
 
@@ -123,6 +168,20 @@ def test_damaged_weights_are_learned_again(damage, plan, backbone):
     else:
         file.write_bytes(file.read_bytes()[:-4] if damage == "cut" else b"")
     assert [fits(plan, backbone), fits(plan, backbone)] == [1, 0]
+
+
+def test_weights_that_are_given_are_taken_and_nothing_is_learned(plan, backbone):
+    given = {"weight": torch.full((1, backbone.dim), 3.0), "bias": torch.ones(1)}
+    built = methods.build_detector("toy", plan, backbone, weights=given)
+    assert all(torch.equal(built.weights()[name], tensor) for name, tensor in given.items())
+    assert Toy.learned == [] and not methods.FITTED.exists()
+    alfa = methods.build_detector("alfa", plan, backbone, weights={"aligner": torch.ones(3, 2)})
+    assert torch.equal(alfa.aligner.matrix, torch.ones(3, 2))  # before the committed one
+    for other in ({"aligner": torch.zeros(3)}, {"weight": torch.zeros(1, 2), "bias": torch.zeros(1)}):
+        with pytest.raises(ValueError, match="toy cannot take the weights that were given.*leave them out"):
+            methods.build_detector("toy", plan, backbone, weights=other)
+    assert Toy.learned == [] and methods.build_detector("toy", plan, backbone, weights={}).weights()
+    assert Toy.learned == [["key"]]  # nothing was given
 
 
 # ------------------------------------------------------------------------------------------------------ results are kept
@@ -153,6 +212,55 @@ def test_a_unit_is_named_by_settings_that_its_author_did_not_list_and_by_how_mas
     )
     palette = replace(bolts, test=tuple(replace(sample, palette=True) for sample in bolts.test))
     assert name != units.unit_file(unit, toy, palette)
+
+
+def test_another_class_of_the_same_module_is_another_method(plan, backbone, monkeypatch):
+    bolts, asked = datasets.load_split(plan.test), [units.Unit("toy")]
+    first = benchmark.evaluate(plan, backbone, bolts, asked)
+    monkeypatch.setitem(METHODS, "toy", f"{__name__}.Contrary")
+    second = benchmark.evaluate(plan, backbone, bolts, asked).set_index("metric").value
+    auroc = first.set_index("metric").value["image_auroc"]
+    assert second["image_auroc"] == pytest.approx(1 - auroc) != auroc
+    assert len(Toy.learned) == 2
+
+
+def test_settings_forget_no_attribute(backbone):
+    aligners = [Aligner(torch.full((3, 2), x), "any") for x in (0.0, 1.0)]
+    torch.manual_seed(0)
+    values = [
+        None, 1, "1", (1, 2), [1, 3], [], {"a": 1}, {"a": 2}, {"b": 1}, {1: "a"}, {2: "a"}, {"x", "y"}, {"x"},
+        frozenset({"z"}), Path("a/b"), Path("a/c"), np.float32(0.5), np.int64(3), np.bool_(True), np.array([1.0, 2.0]),
+        np.array([[1.0, 2.0]]), {"a": {"b": (Path("c"),)}}, {"a": {"b": (Path("d"),)}}, torch.ones(2), torch.zeros(2),
+        [torch.ones(2)], torch.nn.Linear(2, 1), torch.nn.Linear(2, 1), *aligners, {1: Memory(torch.ones(1, 1, 2))},
+        {1: Memory(torch.eye(2)[None])},
+    ]  # fmt: skip
+    keys = [provenance.json_hash(Given(backbone, value).settings()) for value in values]
+    assert len(set(keys)) == len(values)
+    assert Given(backbone, {"a": np.float64(1.5), "b": (2,)}).settings() == {
+        "map_size": 192,
+        "extra": {"a": 1.5, "b": [2]},
+    }
+    both = [Given(backbone, {*order}).settings() for order in (range(9), range(8, -1, -1), map(np.int64, range(9)))]
+    assert both[0] == both[1] == both[2]
+    learned = Aligner(aligners[0].matrix.clone(), "another", {"note": "read from a file"})
+    assert Given(backbone, learned).settings() == Given(backbone, aligners[0]).settings()
+
+
+@pytest.mark.parametrize("value", [object(), len, lambda: 0, b"bytes", 1j, {"a": [object()]}, Toy])
+def test_an_attribute_that_no_key_can_hold_is_an_error_that_says_what_to_do(value, plan, backbone):
+    (bolts,) = datasets.load_split(plan.test)
+    for ask in (
+        Given(backbone, value).settings,
+        lambda: units.unit_file(units.Unit("it"), Given(backbone, value), bolts),
+    ):
+        with pytest.raises(TypeError, match=r"'extra' of Given holds something of type .*override settings\(\)"):
+            ask()
+
+
+def test_what_was_learned_now_and_what_was_found_again_make_one_key(plan, backbone):
+    (bolts,) = datasets.load_split(plan.test)
+    files = [units.unit_file(units.Unit("toy"), methods.build_detector("toy", plan, backbone), bolts) for _ in range(2)]
+    assert files[0] == files[1] and Toy.learned == [["key"]]
 
 
 def test_the_libraries_of_a_method_are_those_that_its_sources_import(tmp_path, monkeypatch):

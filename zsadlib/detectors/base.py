@@ -2,11 +2,14 @@
 
 from dataclasses import dataclass
 from enum import StrEnum
+from pathlib import PurePath
 
+import numpy as np
 import torch
 from torch.nn import functional as F
 
-from zsadlib.models.aligner import to_map
+from zsadlib.models.aligner import Aligner, to_map
+from zsadlib.models.store import tensor_digest
 
 MAP_SIZE = 192
 
@@ -38,7 +41,8 @@ class Scores:
     Attributes:
         image: image scores (batch,), higher = more abnormal.
         map: patch scores (batch, grid * grid), or None for a method that finds no places.
-        verdict: bool (batch,), for a method that decides by itself, or None. text: one answer per image, or None.
+        verdict: bool (batch,), for a method that decides by itself, or None. text: one answer per image, or None. Both are for
+            whoever calls ``score``: the study, the inspector and the commands read ``image`` and ``map`` only.
     """
 
     image: torch.Tensor
@@ -51,10 +55,34 @@ class Scores:
         return None if self.map is None else to_map(self.map, size)
 
 
-def _is_plain(value):
-    if isinstance(value, list | tuple):
-        return all(map(_is_plain, value))
-    return value is None or isinstance(value, str | int | float)
+def _as_data(value):
+    """An attribute as JSON data, what holds tensors by their hashes; TypeError for what is unknown."""
+    match value:
+        case None | str() | int() | float():
+            return value
+        case np.bool_() | np.integer() | np.floating():
+            return value.item()
+        case np.ndarray():
+            return _as_data(value.tolist())
+        case PurePath():
+            return value.as_posix()
+        case list() | tuple():
+            return [_as_data(one) for one in value]
+        case set() | frozenset():
+            return sorted((_as_data(one) for one in value), key=repr)
+        case dict() if all(isinstance(key, str) for key in value):
+            return {key: _as_data(one) for key, one in value.items()}
+        case dict():  # JSON would make strings of other keys
+            return sorted((_as_data(pair) for pair in value.items()), key=repr)
+        case torch.Tensor():
+            return tensor_digest(value.detach().cpu())
+        case torch.nn.Module():
+            return [str(value), _as_data(dict(value.state_dict()))]
+        case Aligner():
+            return _as_data(value.matrix)
+        case Memory():
+            return _as_data(value.features)
+    raise TypeError(f"something of type {type(value).__name__}")
 
 
 class Detector:
@@ -62,11 +90,14 @@ class Detector:
 
     Attributes:
         name: in the tables. sees: set of ``Sees``. needs: of the backbone, as pairs (``models.encoded``).
+        banks: names of the prompt banks that it reads (``prompts.banks``). Their contents for the object at hand are part of
+            the key under which a result is kept, so that a bank that is recorded anew makes it void.
     """
 
     name = ""
     sees = frozenset()
     needs = ()
+    banks = ()
 
     def __init__(self, backbone, map_size=MAP_SIZE):
         self.backbone, self.map_size = backbone, map_size
@@ -83,8 +114,24 @@ class Detector:
 
     def settings(self):
         """What its scores depend on beside the images, the backbone and what it learned, as JSON data: a change makes old
-        results void. By default every attribute that is plain data, so that none is forgotten."""
-        return {name: value for name, value in vars(self).items() if _is_plain(value)}
+        results void. By default every attribute, so that none is forgotten: plain data, paths, arrays, and hashes of tensors
+        and of what is made of them. So ``load_weights`` must leave the attributes that ``fit`` leaves.
+
+        Raises:
+            TypeError: an attribute holds something else.
+        """
+        found = {}
+        for name, value in vars(self).items():
+            if name == "backbone":
+                continue
+            try:
+                found[name] = _as_data(value)
+            except TypeError as error:
+                raise TypeError(
+                    f"attribute '{name}' of {type(self).__name__} holds {error}, of which no key can be made; override "
+                    "settings() and return what the scores depend on, as JSON data"
+                ) from None
+        return found
 
     # What a method learns, it learns in ``fit``; the runner keeps it and calls ``fit`` only where it is not there yet.
 

@@ -69,8 +69,13 @@ def load_backbone(
 
     Raises:
         ValueError: unknown name or tag, weights that do not belong to the model or cannot be loaded, an image size that is
-            no multiple of the patch size, or no weights were named and ``allow_random`` is False.
+            no multiple of the patch size, a GPU that is not there, or no weights were named and ``allow_random`` is False.
     """
+    if str(device).startswith("cuda") and not torch.cuda.is_available():
+        raise ValueError(
+            f"device '{device}' was asked for and torch finds no GPU of its kind; use 'cpu', or 'auto', which takes a GPU where "
+            "there is one, or install the GPU's driver and a torch that is built for it"
+        )
     device = ("cuda" if torch.cuda.is_available() else "cpu") if device == "auto" else device
     precision = fastest_precision(device) if precision == "auto" else precision
     ours = name in (embedded.NAME, embedded.TWIN)

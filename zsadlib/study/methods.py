@@ -10,14 +10,22 @@ from zsadlib.files import CACHE, replacing
 from zsadlib.models import store
 from zsadlib.models.aligner import to_map
 from zsadlib.provenance import json_hash, libraries, source_hash, versions
-from zsadlib.study.units import pictures, score_category
+from zsadlib.study.units import class_name, pictures, score_category
 
 FITTED = CACHE / "fitted"
+APART = {"miniad-development", "miniad-test", "textile", "mvtec-ad", "visa"}  # sets that share no picture
 
 
-def build_detector(method, profile, backbone):
-    """A method by its name in the tables, with the profile's settings, taught if it learns."""
-    return taught(detectors.method(method).from_profile(profile, backbone), profile)
+def build_detector(method, profile, backbone, weights=None):
+    """A method by its name in the tables, with the profile's settings, taught if it learns.
+
+    Args:
+        weights: what it learned before (``Detector.weights``), to be taken instead of learning.
+
+    Raises:
+        ValueError: there is no such method, or the weights are not its own.
+    """
+    return taught(detectors.method(method).from_profile(profile, backbone), profile, weights=weights)
 
 
 def build_detectors(units, profile, backbone):
@@ -30,12 +38,27 @@ def lessons(profile):
     return load_split(profile.development, 2 if profile.dry_run else 0)
 
 
-def taught(detector, profile, keep=True):
+def taught(detector, profile, keep=True, weights=None):
     """A detector that has learned what it learns (``Detector.fit``), now or in an earlier run.
 
-    What it learned is kept under a hash of the categories that taught it, its source code and settings, the backbone, and the
-    versions of the libraries; with ``keep=False`` (a class that is being written) it learns each time.
+    What it learned is kept under a hash of the categories that taught it, its class, source code and settings, the backbone, and
+    the versions of the libraries; with ``keep=False`` (a class that is being written) it learns each time.
+
+    Args:
+        weights: dict of name -> tensor, to be taken instead; nothing is learned then, nor kept.
+
+    Raises:
+        ValueError: the weights are not its own.
     """
+    if weights:
+        try:
+            return detector.load_weights(weights)
+        except (LookupError, ValueError, RuntimeError) as error:
+            why = f"{type(error).__name__}: {' '.join(str(error).split())}"
+            raise ValueError(
+                f"{detector.name} cannot take the weights that were given ({why}); give what its own weights() returned, or "
+                "leave them out and it learns"
+            ) from error
     if not detector.sees & LEARNED or detector.weights():
         return detector
     categories = lessons(profile)
@@ -43,8 +66,9 @@ def taught(detector, profile, keep=True):
         return detector.fit(categories)
     made_by, learned_from = type(detector).__module__, [(c.dataset, c.name, c.noun, pictures(c)) for c in categories]
     about = {
-        "method": detector.name, "settings": detector.fit_settings(), "needs": detector.needs, "categories": learned_from,
-        "backbone": detector.backbone.fingerprint, "code": source_hash(made_by), "versions": versions(*libraries(made_by)),
+        "method": detector.name, "class": class_name(detector), "settings": detector.fit_settings(), "needs": detector.needs,
+        "categories": learned_from, "backbone": detector.backbone.fingerprint, "code": source_hash(made_by),
+        "versions": versions(*libraries(made_by)),
     }  # fmt: skip
     file = FITTED / f"{json_hash(about)}.safetensors"
     try:
@@ -56,20 +80,36 @@ def taught(detector, profile, keep=True):
     return detector
 
 
-def refuse_what_taught(method, profile, categories):
-    """ValueError where a method would be scored on pictures that teach it, wherever they lie.
+def _held(categories):
+    """Hashes of all test pictures of some categories."""
+    return {store.digest(sample.path) for category in categories for sample in category.test}
 
-    Only unlabelled pictures of the development sets may be both, where these are not reported.
+
+def _apart(profile):
+    """Whether names alone tell that no picture is in development and in test sets: a part of a set is in both where the set is,
+    and a folder may hold anything."""
+    development, test = ({name.partition(":")[0] for name in names} for names in (profile.development, profile.test))
+    return development | test <= APART and not development & test
+
+
+def refuse_what_taught(method, profile, categories):
+    """ValueError where a method would be scored on pictures that teach it, wherever they lie and whatever their set is called.
+
+    Only unlabelled pictures of the development sets may be both, where no test set holds them, too. What the sets hold is read
+    only where their names leave it open.
 
     Args:
         method: a ``Detector`` or its class: this can be told before anything is learned.
     """
     learned = method.sees & LEARNED
-    if not learned or (learned == {Sees.OTHER_PICTURES} and not set(profile.development) & set(profile.test)):
+    without_labels = learned == {Sees.OTHER_PICTURES}
+    if not learned or (without_labels and _apart(profile)):
         return
-    known = {store.digest(sample.path) for category in lessons(profile) for sample in category.test}
+    known = _held(lessons(profile))
+    if without_labels and known & _held(categories):
+        known &= _held(load_split(profile.test))
     for category in categories:
-        if known & {store.digest(sample.path) for sample in category.test}:
+        if known & _held([category]):
             raise ValueError(
                 f"{method.name} learned from {category.name} and cannot be scored on it; score other categories, or name "
                 "other sets under 'development' in the profile"

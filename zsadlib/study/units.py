@@ -113,14 +113,20 @@ def weights_hash(weights):
     return json_hash({name: store.tensor_digest(tensor) for name, tensor in sorted(weights.items())})
 
 
+def class_name(detector):
+    """The full name of a detector's class, for keys: one module may hold several."""
+    return f"{type(detector).__module__}.{type(detector).__qualname__}"
+
+
 def unit_file(unit, detector, category):
     """Where a unit's result is kept: named by a hash of all that it depends on, source code and libraries included."""
-    banks = [load_bank(bank, category.noun).model_dump_json() for bank in getattr(detector, "banks", ())]
+    banks = [load_bank(bank, category.noun).model_dump_json() for bank in detector.banks]
     made_by = type(detector).__module__, "zsadlib.study.units"
     about = {
-        "unit": asdict(unit), "settings": detector.settings(), "learned": weights_hash(detector.weights()),
-        "map_size": detector.map_size, "noun": category.noun, "backbone": detector.backbone.fingerprint,
-        "pictures": pictures(category), "banks": banks, "code": source_hash(*made_by), "versions": versions(*libraries(*made_by)),
+        "unit": asdict(unit), "class": class_name(detector), "settings": detector.settings(),
+        "learned": weights_hash(detector.weights()), "map_size": detector.map_size, "noun": category.noun,
+        "backbone": detector.backbone.fingerprint, "pictures": pictures(category), "banks": banks,
+        "code": source_hash(*made_by), "versions": versions(*libraries(*made_by)),
     }  # fmt: skip
     name = json_hash(about)
     return UNITS / name[:2] / f"{name}.json"

@@ -10,14 +10,13 @@ import tempfile
 from pathlib import Path
 
 import joblib
-import numpy as np
-from PIL import Image
 from tqdm.auto import tqdm
 
 from zsadlib.datasets.miniad import development, test, training
 from zsadlib.datasets.miniad.defects import KINDS
 from zsadlib.datasets.miniad.pictures import SIZE, generator, picture
-from zsadlib.provenance import source_hash
+from zsadlib.datasets.miniad.writing import save_picture
+from zsadlib.provenance import json_hash, libraries, source_hash, versions
 
 SEED = 2024
 COUNTS = {"train good": 20, "test good": 40, "per defect kind": 10}
@@ -53,19 +52,8 @@ def test_kinds(category):
     return sorted(generator("kinds", category).choice(list(KINDS), KINDS_PER_CATEGORY, replace=False).tolist())
 
 
-def _save(root, category, part, kind, index):
-    image, mask = draw(category, kind, generator(SEED, category, part, kind, index))
-    name = f"{index:03d}.png"
-    path = root / category / part / kind / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(np.rint(image * 255).astype(np.uint8)).save(path)
-    if kind != "good":
-        mask_path = root / category / "ground_truth" / kind / name.replace(".png", "_mask.png")
-        mask_path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(mask.astype(np.uint8) * 255).save(mask_path)
-
-
 def _jobs(categories):
+    """Every picture of some categories: (category, part, kind, index)."""
     for category in categories:
         yield from ((category, "train", "good", i) for i in range(COUNTS["train good"]))
         yield from ((category, "test", "good", i) for i in range(COUNTS["test good"]))
@@ -83,11 +71,11 @@ def tree_hash(root):
 
 
 def split_source(split):
-    """sha256 of the sources that draw a split and of how it is written: a changed line makes that split anew, and no other."""
-    here = "zsadlib.datasets.miniad"
-    about = f"{SEED} {COUNTS} {KINDS_PER_CATEGORY} {[test_kinds(name) for name in split_names(split)]}"
-    code = source_hash(f"{here}.{split}", f"{here}.pictures")
-    return hashlib.sha256(f"{code} {about}".encode()).hexdigest()
+    """sha256 of all that a split's files depend on: which pictures they are, the sources that draw and write them, and the
+    versions of the libraries that these import. A changed line makes that split anew, and no other."""
+    made_by = [f"zsadlib.datasets.miniad.{name}" for name in (split, "writing")]
+    pictures = list(_jobs(split_names(split)))
+    return json_hash([SEED, pictures, source_hash(*made_by), versions(*libraries(*made_by))])
 
 
 def _is_current(root, split):
@@ -109,7 +97,8 @@ def write(root, split, n_jobs=-1):
     try:
         jobs = list(_jobs(split_names(split)))
         joblib.Parallel(n_jobs=n_jobs)(
-            joblib.delayed(_save)(work, *job) for job in tqdm(jobs, f"drawing MiniAD {split}")
+            joblib.delayed(save_picture)(work, CATEGORIES[job[0]], *job, SEED)
+            for job in tqdm(jobs, f"drawing MiniAD {split}")
         )
         (work / STAMP).write_text(f"{split_source(split)} generator\n{tree_hash(work)} images\n")
         if not _is_current(root, split):  # another process may have been quicker
