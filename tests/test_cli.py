@@ -10,23 +10,27 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from conftest import write_category
 from PIL import Image
 from typer.testing import CliRunner
 
 from zsadlib import Inspector, __version__, datasets, study
 from zsadlib.cli import app
+from zsadlib.cli.score import write_table
 from zsadlib.datasets import miniad
 from zsadlib.detectors import METHODS
 from zsadlib.evaluation import verdict
-from zsadlib.files import ROOT
+from zsadlib.files import ROOT, replacing
 from zsadlib.inspection import inspector as inspection
 from zsadlib.inspection.photographs import find_files
 from zsadlib.profiles import load_profile
+from zsadlib.prompts import banks
 
 ZSAD = os.path.join(os.path.dirname(sys.executable), "zsad")
 run = CliRunner().invoke
@@ -113,9 +117,11 @@ def test_every_photograph_is_read_and_encoded_once_also_for_reasons(bolts, tmp_p
     monkeypatch.setattr(
         Backbone, "encode", lambda self, batch, *_: encoded.append(len(batch)) or encode(self, batch, *_)
     )
-    others = [("--out", "s.csv"), ("--explain", "e"), ("--report", "r"), ("--maps", "m")]
-    score(bolts["test"], *(part for option, name in others for part in (option, tmp_path / name)))
+    others = ["--out", tmp_path / "s.csv", "--explain", tmp_path / "e", "--report", tmp_path / "r"]
+    score(bolts["test"], *others)
     assert len(read) == 12 == sum(encoded) and len(encoded) == 1  # one batch
+    score(bolts["test"], *others, "--maps", tmp_path / "m")
+    assert len(read) == 12 + 24 and sum(encoded) == 24  # a heat map lies on the photograph at its own size
 
 
 def test_normal_photographs_and_a_threshold_of_ones_own(bolts, tmp_path):
@@ -136,6 +142,41 @@ def test_normal_photographs_and_a_threshold_of_ones_own(bolts, tmp_path):
 def test_a_folder_is_judged_as_a_whole_by_musc(bolts, tmp_path):
     score(bolts["test"], "--method", "musc", "--out", tmp_path / "s.csv", "--report", tmp_path / "r.html")
     assert pd.read_csv(tmp_path / "s.csv").image_score.notna().all()
+
+
+def test_a_file_name_that_is_no_text_costs_nothing(bolts, tmp_path):
+    name = os.fsdecode(b"caf\xe9.png")  # as an old camera or archive writes it
+    shutil.copy(next(iter((bolts["test"] / "good").iterdir())), tmp_path / name)
+    (tmp_path / os.fsdecode(b"text\xff.png")).write_text("hello")
+    for kind in ("csv", "jsonl"):
+        out, more = tmp_path / f"s.{kind}", ["--report", tmp_path / "r.html", "--maps", tmp_path / "m"]
+        score(tmp_path, "--format", kind, "--out", out, "--explain", tmp_path / "why", *more, code=1)
+        printed = score(tmp_path, "--format", kind, "--out", "-", "--maps", tmp_path / "m", code=1).stdout
+        for text in (out.read_text(encoding="utf-8"), printed):
+            assert "caf\\udce9.png" in text and "text\\udcff.png cannot be read" in text
+    assert pd.read_csv(tmp_path / "s.csv").image_score.notna().tolist() == [True, False]
+
+
+def test_what_files_are_called_does_nothing_on_a_terminal(tmp_path, monkeypatch):
+    name = "\x1b]0;owned\x07\x1b[2J\rgood.png"
+
+    class Terminal(io.TextIOWrapper):
+        def isatty(self):
+            return True
+
+    def printed(stream):
+        monkeypatch.setattr(sys, "stdout", stream)
+        row = {"path": name, "image_score": 0.5, "verdict": "normal", "threshold": 0.5, "error": "é"}
+        write_table([row], "-", "csv")
+        stream.flush()
+        return stream.buffer.getvalue().decode(stream.encoding)
+
+    shown = printed(Terminal(io.BytesIO(), "ascii"))
+    assert "\\x1b]0;owned\\x07\\x1b[2J\\rgood.png" in shown and "\\xe9" in shown and len(shown.splitlines()) == 2
+    assert name in printed(io.TextIOWrapper(io.BytesIO(), "utf-8")), "a program gets the name as it is"
+    monkeypatch.undo()
+    result = score(tmp_path / name, "--out", tmp_path / "s.csv", code=2)
+    assert "\\x1b]0;owned" in result.output and "\x1b" not in result.output and "\r" not in result.output
 
 
 def test_a_table_on_stdout_is_nothing_but_the_table(bolts, tmp_path):
@@ -167,6 +208,22 @@ def test_a_stopped_run_keeps_what_it_has_and_resumes(bolts, tmp_path, monkeypatc
     straight = Inspector("bolt", views="whole")(bolts["test"]).table
     assert np.allclose(pd.read_csv(out).image_score, straight.image_score, atol=1e-5)
     assert pd.read_csv(out).verdict.tolist() == straight.verdict.tolist()
+
+
+def test_a_stopped_run_of_a_method_that_judges_a_folder_as_a_whole_begins_anew(bolts, tmp_path, monkeypatch):
+    out, find = tmp_path / "s.csv", inspection.Inspector.inspect
+
+    def stops(self, images, wanted):
+        yield from list(find(self, images, wanted))[:11]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(inspection.Inspector, "inspect", stops)
+    stopped = score(bolts["test"], "--method", "musc", "--out", out, code=130)
+    assert "11 of 12 were scored" in stopped.output and "--resume" not in stopped.output
+    monkeypatch.setattr(inspection.Inspector, "inspect", find)
+    score(bolts["test"], "--method", "musc", "--out", out, "--resume")
+    straight = Inspector("bolt", method="musc")(bolts["test"]).table
+    assert pd.read_csv(out).image_score.tolist() == straight.image_score.tolist()
 
 
 def test_a_killed_run_leaves_its_rows_in_the_partial_file(tmp_path):
@@ -290,6 +347,33 @@ def test_an_output_that_cannot_be_written_is_found_before_any_work(bolts, tmp_pa
         assert "the system refused" in result.output and "Traceback" not in result.output
 
 
+def test_what_is_no_file_is_not_written_over(bolts, tiny_category, tmp_path, monkeypatch):
+    monkeypatch.setattr(inspection, "Inspector", lambda *_, **__: pytest.fail("work was begun"))
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    (tmp_path / "link").symlink_to(pipe)
+    for out in (pipe, tmp_path / "link"):
+        for option in (["--out", out], ["--out", tmp_path / "s.csv", "--save", out]):
+            assert "is a pipe or a device" in score(bolts["test"], *option, code=2).output
+        result = run(app, ["evaluate", "--root", str(tiny_category), "--category", "bolt", "--out", str(out)])
+        assert result.exit_code == 2 and "is a pipe or a device" in result.output
+        with pytest.raises(ValueError, match="a pipe or a device"), replacing(out):
+            pytest.fail("work was begun")
+    assert pipe.is_fifo() and (tmp_path / "link").is_symlink() and len(list(tmp_path.iterdir())) == 2
+
+
+@pytest.mark.parametrize(("mask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_a_file_may_be_read_by_whom_the_umask_says(mask, mode, tmp_path):
+    before = os.umask(mask)
+    try:
+        with replacing(tmp_path / "s.csv") as temporary:
+            temporary.unlink()
+            temporary.touch(0o400)  # as some writers do
+    finally:
+        os.umask(before)
+    assert (tmp_path / "s.csv").stat().st_mode & 0o777 == mode
+
+
 def refuses(code):
     def raise_it(*_, **__):
         raise OSError(code, os.strerror(code), "scores.csv")
@@ -317,6 +401,59 @@ def test_a_disk_that_is_really_full_ends_in_3_and_loses_nothing(bolts, tmp_path)
         assert "the disk is full" in result.output and (disk / "s.csv").read_text() == "an earlier table"
     finally:
         subprocess.run(["umount", str(disk)], check=True)
+
+
+def no_gpu_memory():
+    raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB.")
+
+
+@pytest.mark.parametrize(
+    "fill", [no_gpu_memory, lambda: torch.empty(1 << 46, dtype=torch.uint8), lambda: np.empty(1 << 50)]
+)
+def test_too_little_memory_is_a_refusal_of_the_system(fill, bolts, tmp_path, monkeypatch):
+    monkeypatch.setattr("zsadlib.models.backbones.Backbone.encode", lambda *_: fill())
+    result = score(bolts["test"], "--out", tmp_path / "s.csv", code=3)
+    assert "there is not enough memory; use a smaller --batch-size" in result.output
+
+
+def test_a_gpu_that_is_not_there_is_a_wrong_call(bolts, tmp_path, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    result = score(bolts["test"], "--out", tmp_path / "s.csv", "--device", "cuda", code=2)
+    assert "torch finds no GPU" in result.output and "use 'cpu'" in result.output
+
+
+def test_what_cannot_be_removed_from_the_cache_is_told(tmp_path, monkeypatch):
+    for name in ("models.store.FOLDER", "study.units.UNITS", "study.methods.FITTED"):
+        monkeypatch.setattr(f"zsadlib.{name}", tmp_path / name)
+        (tmp_path / name).mkdir()
+        for file in ("a.json", "b.json"):
+            (tmp_path / name / file).touch()
+    folder, remove = tmp_path / "study.units.UNITS", os.unlink
+
+    def refused(path, **options):
+        if path == "a.json" and os.path.samestat(os.stat(folder), os.fstat(options["dir_fd"])):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        remove(path, **options)
+
+    monkeypatch.setattr(os, "unlink", refused)
+    result = run(app, ["cache", "clear"])
+    assert result.exit_code == 3 and "nothing is kept" not in result.output
+    assert f"not all of {folder} can be removed (a.json: Permission denied)" in result.output
+    assert sorted(tmp_path.rglob("*")) == [folder, folder / "a.json"]
+    folder.rename(tmp_path / "elsewhere")
+    folder.symlink_to(tmp_path / "elsewhere")
+    assert "symbolic link" in run(app, ["cache", "clear"]).output
+    monkeypatch.undo()
+
+
+def test_a_recorded_banks_server_is_asked_by_the_client_that_bounds_replies(tmp_path, monkeypatch):
+    client, asked = nullcontext(object()), []
+    monkeypatch.setattr("zsadlib.prompts.llm.connect", lambda: client)
+    bank = banks.Bank(llm="m", category="bolt", request={}, answers={"normal": ["a"], "abnormal": ["b"]})
+    monkeypatch.setattr("zsadlib.prompts.llm.record", lambda *given, **_: asked.append(given) or bank)
+    command = ["prompts", "record", "--llm", "m", "--category", "bolt", "--out", str(tmp_path)]
+    monkeypatch.setenv("OPENAI_API_KEY", "some")
+    assert run(app, command).exit_code == 0 and asked == [("m", "bolt", tmp_path, client.enter_result)]
 
 
 def test_a_fault_of_ours_is_4_and_says_how_to_report_it(bolts, tmp_path, monkeypatch):

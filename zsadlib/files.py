@@ -3,9 +3,9 @@
 import contextlib
 import os
 import re
+import secrets
 import shutil
 import stat
-import tempfile
 import time
 from pathlib import Path
 
@@ -34,17 +34,24 @@ def marked(table, folder):
 
 @contextlib.contextmanager
 def replacing(path):
-    """A temporary path beside ``path`` that takes its place when the block ends well, and vanishes when it does not."""
+    """A temporary path beside ``path`` that takes its place when the block ends well, and vanishes when it does not.
+
+    Raises:
+        ValueError: ``path`` is a folder, a pipe or a device, which nothing may take the place of.
+    """
     path = Path(path)
+    if path.exists() and not path.is_file():
+        raise ValueError(f"{path} is a folder, a pipe or a device; give the name of a file to write")
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.stem}-", suffix=path.suffix, dir=path.parent)
-    os.close(handle)
+    temporary = path.with_name(f".{path.stem}-{secrets.token_hex(4)}{path.suffix}")
+    with open(temporary, "xb") as file:
+        mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)  # what the umask leaves of it
     try:
-        yield Path(name)
-        os.chmod(name, 0o644)  # not earlier: some writers replace the file themselves
-        os.replace(name, path)
+        yield temporary
+        temporary.chmod(mode)  # some writers replace the file themselves
+        temporary.replace(path)
     finally:
-        Path(name).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
 
 
 def left_over(folder):

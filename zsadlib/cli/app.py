@@ -7,6 +7,7 @@ refused (disk full, no permission), 4 a fault of ours.
 import errno
 import functools
 import os
+import re
 import tempfile
 import traceback
 from pathlib import Path
@@ -15,6 +16,7 @@ from typing import Annotated
 import typer
 
 from zsadlib import __version__
+from zsadlib.inspection.text import inert
 
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 FAILED_INPUT, WRONG_CALL, REFUSED, FAULT, STOPPED = 1, 2, 3, 4, 130
@@ -41,9 +43,14 @@ def common(
         raise typer.Exit
 
 
+def tell(text, err=False):
+    """What a command found, on stdout; names in it may be anybody's."""
+    typer.echo(inert(text), err=err)
+
+
 def say(text):
     """A line on stderr, so that a table on stdout stays a table."""
-    typer.echo(f"zsad: {text}", err=True)
+    tell(f"zsad: {text}", err=True)
 
 
 def one_sentence(command):
@@ -76,7 +83,7 @@ def _sentence(error):
         where = f"{error.filename}: " if error.filename else ""
         what = "the disk is full" if error.errno == errno.ENOSPC else error.strerror or str(error)
         return f"the system refused: {where}{what}; make room or name another place", REFUSED
-    if isinstance(error, MemoryError):
+    if _no_memory(error):
         return "the system refused: there is not enough memory; use a smaller --batch-size", REFUSED
     return (
         f"this is a fault of ours ({type(error).__name__}: {error}); please report it with what ZSAD_DEBUG=1 shows",
@@ -84,16 +91,25 @@ def _sentence(error):
     )
 
 
+def _no_memory(error):
+    """Whether there was too little memory, of the GPU too; of the processor's torch has no exception of its own."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and re.search("out of memory|DefaultCPUAllocator", str(error)) is not None
+
+
 def check_outputs(*files):
-    """Refuse, before any work, an output file that is a folder, that two outputs share, or that cannot be written.
+    """Refuse, before any work, an output file that is none, that two outputs share, or that cannot be written.
 
     Raises:
-        ValueError: it is a folder, or named twice. OSError: the system does not let it be written.
+        ValueError: it is a folder, a pipe or a device, or named twice. OSError: the system does not let it be written.
     """
     files = [Path(file) for file in files if file is not None and str(file) != "-"]
     for file in files:
         if file.is_dir():
             raise ValueError(f"{file} is a folder; give the name of a file to write")
+        if file.exists() and not file.is_file():
+            raise ValueError(f"{file} is a pipe or a device; give the name of a file to write")
         file.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(prefix=".zsad-", dir=file.parent):
             pass

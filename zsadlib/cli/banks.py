@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from zsadlib.cli.app import FAILED_INPUT, one_sentence, prompts_app, say
+from zsadlib.cli.app import FAILED_INPUT, one_sentence, prompts_app, say, tell
 
 
 @prompts_app.command("record")
@@ -20,9 +20,6 @@ def prompts_record(
     model: Annotated[str | None, typer.Option(help="The server's name of the model, where --llm cannot be it.")] = None,
 ):
     """Ask an LLM for prompts and record its answers (a server: set OPENAI_BASE_URL and OPENAI_API_KEY)."""
-    import contextlib
-
-    import openai
     from tqdm.auto import tqdm
 
     from zsadlib.prompts import llm as language
@@ -33,14 +30,7 @@ def prompts_record(
     for name in categories:
         bank_path(llm, name, folder)
     local = llm in language.LOCAL_LLMS
-    try:
-        server = (
-            language.local_server(llm) if local else contextlib.nullcontext(openai.OpenAI(timeout=language.TIMEOUT))
-        )
-    except openai.OpenAIError:
-        raise ValueError(
-            "no key for an LLM server; set OPENAI_API_KEY and, for other servers, OPENAI_BASE_URL, or use --llm gemma-3-270m"
-        ) from None
+    server = language.local_server(llm) if local else language.connect()
     options = {} if local else {"api": api, "model": model}
     fallbacks = 0
     with server as client:
@@ -50,9 +40,7 @@ def prompts_record(
             if bank.fallback:
                 sides = " and ".join(bank.fallback)
                 say(f"{name}: no usable {sides} answer ({bank.dropped})")
-    typer.echo(
-        f"asked for {len(categories)} categories, {fallbacks} with a side without answers; banks in {folder / llm}"
-    )
+    tell(f"asked for {len(categories)} categories, {fallbacks} with a side without answers; banks in {folder / llm}")
     if fallbacks:
         raise typer.Exit(FAILED_INPUT)
 

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from zsadlib.cli.app import FAILED_INPUT, data_app, one_sentence, say
+from zsadlib.cli.app import FAILED_INPUT, data_app, one_sentence, say, tell
 
 
 @data_app.command("fetch")
@@ -20,7 +20,7 @@ def data_fetch(
     from zsadlib.files import DATA
 
     folder = official.fetch(official.get_source(name), path, accept_licence, DATA)
-    typer.echo(f"{name} is in {folder}; check it with: zsad data check {name}")
+    tell(f"{name} is in {folder}; check it with: zsad data check {name}")
 
 
 @data_app.command("check")

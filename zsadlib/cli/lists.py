@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from zsadlib.cli.app import app, check_folder, one_sentence
+from zsadlib.cli.app import app, check_folder, one_sentence, tell
 
 EXAMPLES = (("good", "good", 3), ("crack", "crack", 3), ("stain", "stain", 4))  # name, kind, seed
 OBJECT, SIZE = "bolt", 384
@@ -28,8 +28,8 @@ def examples(folder: Annotated[Path, typer.Argument(help="Folder to write three 
         image, _ = miniad.draw(OBJECT, kind, miniad.generator("examples", OBJECT, seed), SIZE)
         with replacing(folder / f"{OBJECT}_{name}.png") as temporary:
             Image.fromarray(np.rint(image * 255).astype(np.uint8)).save(temporary)
-    typer.echo(f"three drawings of a {OBJECT} are in {folder}; now try:")
-    typer.echo(f"  zsad score {folder} --category {OBJECT} --out scores.csv --report report.html")
+    tell(f"three drawings of a {OBJECT} are in {folder}; now try:")
+    tell(f"  zsad score {folder} --category {OBJECT} --out scores.csv --report report.html")
 
 
 @app.command()

@@ -19,6 +19,7 @@ from zsadlib.cli.app import (
     method_names,
     one_sentence,
     say,
+    tell,
 )
 
 
@@ -36,7 +37,7 @@ def score(
         typer.Option(help=f"One of {method_names()} (default: alfa; with --normal the best on development)."),
     ] = None,
     bank: Annotated[
-        str | None, typer.Option(help="Prompt bank (default: the profile's, or static if it has none).")
+        str | None, typer.Option(help="Prompt bank for alfa (default: the profile's, or static if it has none).")
     ] = None,
     prompts: Annotated[
         Path | None, typer.Option(help='Your own sentences: JSON with the lists "normal" and "abnormal".')
@@ -92,22 +93,24 @@ def score(
         prompts=prompts, views=views, roi=region(roi), threshold=threshold, false_alarms=false_alarms,
         device=device, batch_size=batch_size,
     )  # fmt: skip
-    for note in inspector.notes:
+    trust = inspector.settings.trust
+    for note in [*([f"the profile {inspector.settings.name} is {trust}"] if trust else []), *inspector.notes]:
         say(note)
     if save is not None:
         inspector.save(save)
     names = map_names(files)
 
-    def write_map(photograph, image, anomaly_map):
+    def write_map(photograph, anomaly_map):
         from zsadlib.evaluation.plots import save_overlay
 
-        if maps is not None and anomaly_map is not None:
-            save_overlay(image, anomaly_map, maps / names[photograph.path], inspector.scale(inspector.threshold or 0.5))
+        if anomaly_map is not None:
+            to, scale = maps / names[photograph.path], inspector.scale(inspector.threshold or 0.5)
+            save_overlay(photograph.load(), anomaly_map, to, scale)
 
     wanted = Wanted(
         maps=False, reasons=explain is not None or report is not None, card=report is not None, each=maps and write_map
     )
-    with Partial(out, inspector, files, wanted, resume) as partial:
+    with Partial(out, inspector, files, wanted, resume, maps) as partial:
         try:
             for finding in tqdm(
                 inspector.inspect(partial.missing, wanted), "scoring", len(partial.missing), unit="image"
@@ -124,11 +127,11 @@ def score(
             write_lines(made, explain)
         if report is not None:
             cards = [row | {"card": one.card} for row, one in zip(made, findings, strict=True)]
-            write_report(report, category, cards, cut, inspector.about())
+            write_report(report, category, cards, cut, inspector.about(cut))
         partial.done()
     failed = sum(bool(row["error"]) for row in made)
-    said = f"{len(made) - failed} images scored, {failed} failed; threshold {cut:.3f}, from {inspector.threshold_from}"
-    typer.echo(f"{said}; see {out}", err=str(out) == "-")
+    said = f"{len(made) - failed} images scored, {failed} failed; threshold {cut:.3f}, from {inspector.origin(cut)}"
+    tell(f"{said}; see {out}", err=str(out) == "-")
     if failed:
         raise typer.Exit(FAILED_INPUT)
 
@@ -144,22 +147,25 @@ def region(text):
 
 
 def write_table(made, out, kind):
-    """Rows as CSV or JSON lines, to a file or stdout."""
+    """Rows as CSV or JSON lines, to a file or stdout. What is no text in the name of a file (bytes that are no UTF-8) is escaped;
+    on a terminal, whatever could act there."""
     import pandas as pd
 
     from zsadlib.files import replacing
     from zsadlib.inspection.result import COLUMNS
+    from zsadlib.inspection.text import inert
 
     table = [{key: row[key] for key in COLUMNS} for row in made]
     if kind == "csv":
-        text = pd.DataFrame(table, columns=COLUMNS).to_csv(index=False)
+        text = pd.DataFrame(table, columns=COLUMNS).to_csv(index=False, lineterminator="\n")
     else:
         text = "".join(json.dumps(row) + "\n" for row in table)
     if str(out) == "-":
-        sys.stdout.write(text)
+        text, encoding = inert(text) if sys.stdout.isatty() else text, sys.stdout.encoding or "utf-8"
+        sys.stdout.write(text.encode(encoding, "backslashreplace").decode(encoding))
         return
     with replacing(out) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_lines(made, file):

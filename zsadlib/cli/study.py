@@ -14,6 +14,7 @@ from zsadlib.cli.app import (
     method_names,
     one_sentence,
     say,
+    tell,
 )
 
 
@@ -58,7 +59,7 @@ def study(
     except papermill.PapermillExecutionError as error:
         say(f"a cell failed: {error.ename}: {error.evalue}; the notebook is in the .failed folder")
         raise typer.Exit(FAILED_INPUT) from None
-    typer.echo(f"dry run with random weights in {folder}" if dry_run else f"results in {folder}")
+    tell(f"dry run with random weights in {folder}" if dry_run else f"results in {folder}")
     if dry_run:
         settings = load_profile(profile)
         images = {s.title: [good + bad for _, good, bad in s.counts.values()] for s in SOURCES.values()}
@@ -149,4 +150,4 @@ def bench(
     table = pd.concat([parallel.evaluate(settings, load_split(s, limit), units, backend, jobs) for s, units in asked])
     with replacing(out) as temporary:
         table.to_csv(temporary, index=False)
-    typer.echo(f"{len(table)} values in {out}")
+    tell(f"{len(table)} values in {out}")

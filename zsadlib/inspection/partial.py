@@ -14,9 +14,12 @@ from zsadlib.provenance import json_hash
 class Partial:
     """The file ``<out>.partial`` of JSON lines: a head that says what was asked, then one line per photograph.
 
+    Nothing is kept of a transductive method: what it says of a photograph holds for all photographs together, and they are
+    judged anew.
+
     Args:
         out: of the run; "-" keeps nothing on disk. inspector, wanted: what was asked. images: list of ``Photograph``.
-        resume: use what an earlier run of the same call left.
+        resume: use what an earlier run of the same call left. maps: folder into which the call writes a map for each photograph.
 
     Attributes:
         found: dict of path -> ``Finding``. missing: the photographs that are still to be inspected.
@@ -25,13 +28,13 @@ class Partial:
         ValueError: there is something to resume, but of another call.
     """
 
-    def __init__(self, out, inspector, images, wanted, resume=False):
+    def __init__(self, out, inspector, images, wanted, resume=False, maps=None):
         self.images, self.found = images, {}
-        self.file = None if str(out) == "-" else Path(f"{out}.partial")
-        asked = [bool(wanted.reasons), bool(wanted.card), bool(wanted.each)]
+        self.file = None if str(out) == "-" or inspector.detector.transductive else Path(f"{out}.partial")
+        asked = [bool(wanted.reasons), bool(wanted.card), maps and str(Path(maps).resolve())]
         self.head = {"zsad": __version__, "asked": json_hash([inspector.identity(), asked])}
         self._stream, self._stamps = None, {image.path: image.stamp for image in images}
-        if resume and self.file.is_file():
+        if resume and self.file is not None and self.file.is_file():
             self._read()
         self.missing = [image for image in images if image.path not in self.found]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageStat
 
-from zsadlib.datasets.images import load_image
+from zsadlib.datasets import images
 
 
 class Region:
@@ -15,8 +15,8 @@ class Region:
     background is left.
 
     Args:
-        roi: (left, top, right, bottom), or the file of a mask (inspected where it is above 127), or such a mask as a bool
-            array (height, width).
+        roi: (left, top, right, bottom), or the file of a mask (inspected where it is above 127; its transparency says nothing,
+            as in ``load_mask``), or such a mask as a bool array (height, width).
 
     Raises:
         ValueError: the box is empty or the mask has nothing to inspect.
@@ -25,7 +25,8 @@ class Region:
     def __init__(self, roi):
         self.mask = None
         if isinstance(roi, str | Path):
-            roi = np.asarray(load_image(Path(roi)).convert("L")) > 127
+            with images._decoded(Path(roi)) as mask:
+                roi = np.asarray(images._rgb(mask, transparent=False).convert("L")) > 127
         if isinstance(roi, np.ndarray):
             if roi.ndim != 2 or not roi.any():
                 raise ValueError("the mask of the region of interest is empty; paint white what is to be inspected")
@@ -65,10 +66,11 @@ class Region:
         colour = tuple(round(value) for value in ImageStat.Stat(part, inside).mean)
         return Image.composite(part, Image.new("RGB", part.size, colour), inside)
 
-    def spread(self, anomaly_map, image):
-        """A map (size, size) of the region as one of the whole photograph, of the same size; 0 outside the region."""
+    def spread(self, anomaly_map, pixels):
+        """A map (size, size) of the region as one, of the same size, of the whole photograph of ``pixels`` (width, height); 0
+        outside the region."""
         size = anomaly_map.shape[0]
-        whole = np.zeros((image.height, image.width), np.float32)
+        whole = np.zeros(pixels[::-1], np.float32)
         left, top, right, bottom = self.box
         part = Image.fromarray(anomaly_map).resize((right - left, bottom - top), Image.BILINEAR)
         whole[top:bottom, left:right] = part

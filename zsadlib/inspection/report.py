@@ -10,7 +10,6 @@ import hashlib
 import io
 import math
 import os
-import re
 from pathlib import Path
 
 import jinja2
@@ -21,6 +20,7 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
 from zsadlib.files import replacing
+from zsadlib.inspection.text import inert
 
 HERE = Path(__file__).parent
 THUMBNAIL_BYTES = 13_500  # with the map, and as base64, a card stays below 25 kB
@@ -31,35 +31,37 @@ RING = 0.06  # radius of a ring, of the photograph's longer side
 LEVELS = 64
 COLOURS = colormaps["inferno"](np.linspace(0.2, 0.88, LEVELS))  # its pale end would vanish on a bright photograph
 COLOURS[:, 3] = np.linspace(0, 0.85, LEVELS)  # an ordinary place shows the photograph, an abnormal one the colour
-# Control characters, ANSI escapes, changes of direction and what has no shape: shown as their code, so that none can act or hide.
-UNSEEN = re.compile(
-    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\xad\u061c\u115f\u1160\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u3164"
-    "\ufeff\uffa0\ufff9-\ufffb\ud800-\udfff\U000e0000-\U000e0fff]"
-)
 
 
-def card(image, anomaly_map, size=256):
+def card(image, anomaly_map=None, size=256):
     """What the report keeps of one photograph, to be taken while its pixels are at hand; below 25 kB as JSON.
 
     Args:
         image: the upright photograph, a PIL image of any size.
-        anomaly_map: (h, w) over the whole photograph, or None.
+        anomaly_map: (h, w) over the whole photograph, or None; it may come later (``small_map``).
         size: pixels of the thumbnail's longer side, at most.
 
     Returns:
-        dict: thumbnail (base64 of a JPEG), map (base64 of a little-endian float16 array, every value the maximum of its
-        place, so that a small hot spot survives; "" without a map), shape [h, w] of that array, width and height of the
-        photograph in pixels.
+        dict: thumbnail (base64 of a JPEG), width and height of the photograph in pixels, and what ``small_map`` says.
     """
-    width, height = image.size
-    small = None if anomaly_map is None else _pooled(np.asarray(anomaly_map, np.float32))
-    return {
-        "thumbnail": base64.b64encode(_jpeg(image.convert("RGB"), size)).decode(),
-        "map": "" if small is None else base64.b64encode(small.tobytes()).decode(),
-        "shape": [0, 0] if small is None else list(small.shape),
-        "width": width,
-        "height": height,
-    }
+    thumbnail = base64.b64encode(_jpeg(image.convert("RGB"), size)).decode()
+    return {"thumbnail": thumbnail, "width": image.width, "height": image.height} | small_map(anomaly_map)
+
+
+def small_map(anomaly_map):
+    """The map of a card.
+
+    Args:
+        anomaly_map: (h, w), or None.
+
+    Returns:
+        dict: map (base64 of a little-endian float16 array, every value the maximum of its place, so that a small hot spot
+        survives; "" without a map), shape [h, w] of that array.
+    """
+    if anomaly_map is None:
+        return {"map": "", "shape": [0, 0]}
+    small = _pooled(np.asarray(anomaly_map, np.float32))
+    return {"map": base64.b64encode(small.tobytes()).decode(), "shape": list(small.shape)}
 
 
 def _jpeg(image, size):
@@ -152,10 +154,8 @@ def _verdict(row, threshold):
 
 
 def _inert(value):
-    """Text as it may be shown: what acts on a reader's eye or terminal without being seen becomes its code (``\\u202e``)."""
-    if isinstance(value, str) and not isinstance(value, Markup):
-        return UNSEEN.sub(lambda match: match[0].encode("unicode_escape").decode(), value)
-    return value
+    """``inert`` of what is text and no markup of our own."""
+    return inert(value) if isinstance(value, str) and not isinstance(value, Markup) else value
 
 
 def _policy(style, script):

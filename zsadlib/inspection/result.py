@@ -4,12 +4,13 @@ import pandas as pd
 
 from zsadlib.evaluation.verdict import THRESHOLDS
 from zsadlib.inspection import report
+from zsadlib.inspection.threshold import shown
 
 COLUMNS = ["path", "image_score", "verdict", "threshold", "error"]
 
 
 def rows(findings, threshold=None, rule="half"):
-    """Rows of the table, with verdicts: they need the whole batch unless the threshold is given.
+    """Rows of the table, with verdicts on what they show: they need the whole batch unless the threshold is given.
 
     Args:
         findings: list of ``Finding``. threshold: or None for ``rule``, a name in ``verdict.THRESHOLDS``.
@@ -20,13 +21,13 @@ def rows(findings, threshold=None, rule="half"):
     scored = [one.image_score for one in findings if one.image_score is not None]
     if threshold is None:
         threshold = THRESHOLDS[rule](scored) if scored else 0.5
-    made = []
+    threshold, made = shown(threshold), []
     for one in findings:
-        verdict = ""
-        if one.image_score is not None:
-            verdict = "abnormal" if one.image_score >= threshold else "normal"
-        score = None if one.image_score is None else round(one.image_score, 6)
-        row = {"path": one.path, "image_score": score, "verdict": verdict, "threshold": round(threshold, 6)}
+        score, verdict = one.image_score, ""
+        if score is not None:
+            score = shown(score)
+            verdict = "abnormal" if score >= threshold else "normal"
+        row = {"path": one.path, "image_score": score, "verdict": verdict, "threshold": threshold}
         made.append(row | {"error": one.error, "reasons": one.reasons.get(verdict, [])})
     return made, threshold
 
@@ -41,8 +42,9 @@ class Result:
     """
 
     def __init__(self, findings, threshold, rule, about, scale):
-        self._findings, self._about = findings, about
+        self._findings = findings
         self._rows, self.threshold = rows(findings, threshold, rule)
+        self._about = about(self.threshold)
         self.table = pd.DataFrame(self._rows, columns=COLUMNS)
         self.maps = [one.anomaly_map for one in findings]
         self.reasons = [row["reasons"] for row in self._rows]

@@ -15,10 +15,13 @@ from zsadlib.prompts.banks import Answers
 
 
 class Saved(BaseModel):
-    """What the file says beside its tensors (support embeddings, what the method learned, the region's mask)."""
+    """What the file says beside its tensors (support embeddings, what the method learned, the region's mask).
+
+    ``sentences``: all that the method reads; a bank may be recorded again, or be gone. ``weights``: hash of the model's.
+    """
 
     model_config = ConfigDict(extra="forbid")
-    format: Literal[1] = 1
+    format: Literal[2] = 2
     category: str
     profile: Profile
     method: str
@@ -27,7 +30,7 @@ class Saved(BaseModel):
     box: tuple[int, int, int, int] | None
     threshold: float | None
     threshold_from: str
-    weights: str  # of the model
+    weights: str
     zsadlib: str
 
 

@@ -4,10 +4,19 @@ import math
 
 FALSE_ALARMS = 0.05
 FOLDS = 5
+DIGITS = 6
+
+
+def shown(score):
+    """A score, or a threshold, as tables show it; verdicts compare what is shown."""
+    return round(score, DIGITS)
 
 
 def leave_out(parts, score):
     """Scores of normal photographs, each by a memory in which it is not.
+
+    Its like may be in the memory: photographs of one piece, taken in a row, are left out in different turns. Their scores, and
+    the threshold, are then those of pieces that the memory knows.
 
     Args:
         parts: (n) one thing per photograph, n > 1. score: function of (those in the memory, those left out) -> their scores.
@@ -26,7 +35,8 @@ def of_normals(scores, false_alarms=FALSE_ALARMS):
     """The threshold that a new normal photograph reaches with a chance of at most ``false_alarms``, as far as scores tell.
 
     With n scores the k-th smallest is exceeded by a new one with a chance of (n + 1 - k) / (n + 1), so few normals cannot
-    promise a small share: then it is the largest of them, and the share that it stands for is returned.
+    promise a small share: then it is the largest of them, and the share that it stands for is returned. The threshold is the
+    next number above it that a table can show.
 
     Args:
         scores: of left-out normals (n,). false_alarms: in (0, 1).
@@ -43,4 +53,4 @@ def of_normals(scores, false_alarms=FALSE_ALARMS):
         )
     n = len(scores)
     k = min(n, math.ceil((n + 1) * (1 - false_alarms)))
-    return math.nextafter(sorted(scores)[k - 1], math.inf), (n + 1 - k) / (n + 1)
+    return shown(shown(sorted(scores)[k - 1]) + 10**-DIGITS), (n + 1 - k) / (n + 1)

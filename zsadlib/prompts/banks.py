@@ -177,14 +177,15 @@ def load_sentences(path, category):
         ValueError: the file is missing or holds something else, or a side has no usable sentence.
     """
     try:
-        said = Answers.model_validate_json(Path(path).read_text(encoding="utf-8").replace("{}", category))
+        said = json.loads(Path(path).read_text(encoding="utf-8"))
+        Answers.model_validate(said)  # two lists of strings; what it makes of them has lost its {}
     except FileNotFoundError:
         raise ValueError(f"{path} does not exist; give a JSON file with two lists, normal and abnormal") from None
-    except (ValidationError, UnicodeDecodeError, OSError) as error:
+    except (ValueError, RecursionError, OSError) as error:
         raise ValueError(
             f'{path} holds no sentences; write {{"normal": ["flawless {{}}"], "abnormal": ["{{}} with a crack"]}}'
         ) from error
-    return own_sentences(said.normal, said.abnormal, category)
+    return own_sentences(said["normal"], said["abnormal"], category)
 
 
 def own_sentences(normal, abnormal, category):
