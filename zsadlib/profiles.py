@@ -36,7 +36,7 @@ class Profile(BaseModel):
     bank: str
     static: bool
     reading: Literal["mean", "overlap", "anchor", "top_half", "salience", "margin", "typical"]
-    threshold: Literal["half", "otsu", "mixture"]
+    threshold: Literal["half", "otsu", "mixture", "two_groups"]
     aligner_window: int = Field(ge=1, le=8)
     window_sizes: tuple[int, ...] = Field(min_length=1)
     map_size: int = Field(ge=16, le=2048)

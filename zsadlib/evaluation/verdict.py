@@ -1,17 +1,27 @@
 """A verdict without labels, and whether the score can be read as a probability.
 
 The F1-max of published tables picks its threshold with the labels of the test images. Here are thresholds that a user can
-have: from the prompts and the image alone (``half``), or from the unlabelled scores of a batch (``otsu``, ``mixture``). Which
-one a profile uses was decided on development categories. (All are this project's; the paper reports none.)
+have: from the prompts and the image alone (``half``), or from the unlabelled scores of a batch (``otsu``, ``mixture``,
+``two_groups``). Which one a profile uses was decided on development categories. (All are this project's; the paper reports
+none.) ``batches`` simulates scores of good images only, on which a rule that sees groups everywhere gives itself away.
 """
 
 import numpy as np
+from scipy import stats
 from scipy.special import expit, logit
 from sklearn.metrics import precision_recall_curve
 from sklearn.mixture import GaussianMixture
 
 BINS = 10
 SMALLEST_BATCH = 8
+ENOUGH = 20  # images: in fewer, one group falls apart too often by chance
+APART = 4.5  # standard deviations
+# Of the log odds of good images, for ``batches``: symmetric and skewed, with light tails and heavy ones.
+SHAPES = {
+    "Gaussian": stats.norm, "uniform": stats.uniform, "skewed to the right": stats.skewnorm(4),
+    "skewed to the left": stats.skewnorm(-4), "exponential": stats.expon, "lognormal": stats.lognorm(1),
+    "Student t, 4": stats.t(4), "Student t, 3": stats.t(3), "Student t, 2": stats.t(2),
+}  # fmt: skip
 
 
 def logits(scores):
@@ -54,7 +64,40 @@ def mixture(scores):
     return float(expit(middle + two.covariances_[0, 0] * prior / apart))
 
 
-THRESHOLDS = {f.__name__: f for f in (half, otsu, mixture)}
+def two_groups(scores):
+    """Otsu's cut where the batch shows two groups beyond doubt, else ``half``.
+
+    Beyond doubt means three things: there are ``ENOUGH`` images; the prompts see the two groups on different sides, as the mean
+    log odds of the lower part are below 0 and those of the upper above, so that the cut moves only stragglers; and the means
+    are more than ``APART`` standard deviations within the parts away from each other. Every batch can be cut, and the parts
+    of one group already differ: halves of a Gaussian by 2.6, of a uniform distribution by 3.5. (This project's own; the
+    distance is the D of Ashman, Bird and Zepf, 1994, here of parts rather than of fitted Gaussians.)
+    """
+    x = logits(scores)
+    if x.size < ENOUGH:
+        return half(scores)
+    cut = otsu(scores)
+    low, high = x[x < logit(cut)], x[x >= logit(cut)]
+    if not low.size or not high.size or not low.mean() < 0 < high.mean():
+        return half(scores)
+    within = np.sqrt((low.var() * low.size + high.var() * high.size) / x.size)
+    return cut if high.mean() - low.mean() > APART * within else half(scores)
+
+
+THRESHOLDS = {f.__name__: f for f in (half, otsu, mixture, two_groups)}
+
+
+def batches(n, draws, above=0.02, seed=0):
+    """Simulated batches without a defect, to see what a rule makes of them: yields the name of a shape and ``n`` scores.
+
+    The log odds of each of ``SHAPES`` have the quartiles' distance of a standard Gaussian, and lie so that a share ``above`` of
+    good images is above 0.5: that is what ``half`` would call abnormal. There are ``draws`` batches of each shape.
+    """
+    rng = np.random.default_rng(seed)
+    for name, shape in SHAPES.items():
+        place, spread = shape.ppf(1 - above), (shape.ppf(0.75) - shape.ppf(0.25)) / 1.349
+        for _ in range(draws):
+            yield name, expit((shape.rvs(size=n, random_state=rng) - place) / spread)
 
 
 def oracle(labels, scores):
