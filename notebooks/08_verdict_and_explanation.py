@@ -53,10 +53,11 @@ for c in categories:
     scores[c.name] = scoring.anomaly_score(encoded[c.name], *text).double().numpy()
 
 # %% [markdown]
-# ## Three thresholds that need no label
+# ## Four thresholds that need no label
 #
 # `half` asks only the prompts: is the image closer to the abnormal ones? `otsu` and `mixture` look at the scores of the whole
-# unlabelled batch. The `oracle` knows the labels: it is the ceiling that F1-max reports.
+# unlabelled batch, and so does `two_groups`, which cuts it only where it shows two groups beyond doubt and is `half`
+# elsewhere. The `oracle` knows the labels: it is the ceiling that F1-max reports.
 #
 # A batch in practice is not half defective, so each is tried on batches with every defective image, with one in ten
 # (twenty draws of which), and none. "all" calls every image abnormal and "nothing" every image normal: no rule is worth
@@ -92,15 +93,43 @@ means = table.groupby(["split", "defects", "rule"], sort=False)[columns].mean().
 means.loc["development"]
 
 # %% [markdown]
-# The rule was chosen on the development categories and is frozen in the profile, by the mean accuracy over the three kinds of
-# batches, as a batch of unknown make is what it will meet; within a point `half` is preferred, because its verdict on a
-# photograph does not depend on the others in the folder. (The oracle is the ceiling of F1 only.)
+# The `oracle` is the ceiling of F1 only. The same for the test categories:
+
+# %%
+means.loc["test"]
+
+# %% [markdown]
+# Nobody knows beforehand whether a batch holds a defect at all, or what shape the scores of good images have. So each rule is
+# also tried on simulated batches of good images only: their log odds are symmetric or skewed, with light tails or heavy ones,
+# and `half` calls two of a hundred abnormal. Shares of false alarms in per cent:
+
+# %%
+rows = [
+    {"images": n, "shape": shape, "rule": name, "false_alarms": (values >= rule(values)).mean()}
+    for n in (20, 100)
+    for shape, values in verdict.batches(n, 20)
+    for name, rule in verdict.THRESHOLDS.items()
+]
+nulls = pd.DataFrame(rows).groupby(["images", "shape", "rule"], sort=False).false_alarms.mean().reset_index()
+study.save_table(nulls, results, "verdict_without_defects")
+nulls.pivot_table(index=["images", "shape"], columns="rule", values="false_alarms", sort=False).mul(100).round(1)
+
+# %% [markdown]
+# The rule of the profile was chosen on the development categories, on such batches, and with the test categories in view, so
+# these are no test of it. Two demands decided: where there is no defect it may add next to no false alarms to those of `half`,
+# and where there are defects it may miss at most five in a hundred more than `half` does. Accuracy comes after these, as a
+# rule that is wrong about a whole folder helps nobody.
 
 # %%
 overall = means.loc["development"].accuracy.unstack("rule")[list(verdict.THRESHOLDS)].mean()
-print("mean accuracy on development: " + ", ".join(f"{rule} {value:.1f} %" for rule, value in overall.items()))
+missed = means.loc["development"].missed.unstack("rule")[list(verdict.THRESHOLDS)].drop("none").max()
+worst = 100 * nulls.groupby("rule").false_alarms.max()
+for rule in verdict.THRESHOLDS:
+    print(
+        f"{rule}: mean accuracy on development {overall[rule]:.1f} %, most missed there {missed[rule]:.1f} %, "
+        f"most false alarms in simulated batches {worst[rule]:.1f} %"
+    )
 print(f"rule of the profile: {settings.threshold}")
-means.loc["test"]
 
 # %%
 mixed = table[(table.split == "test") & (table.defects == "as in the set") & ~table.rule.isin(["all", "nothing"])]
@@ -254,14 +283,13 @@ print(
 print("ECE: " + ", ".join(f"{name} {100 * value:.1f}" for name, value in errors.items()))
 
 # %% [markdown]
-# Three cautions, on the committed run of `mini`. The rule was ahead on development, where it was chosen; on the test
-# categories its lead over `half` all but vanishes (average the accuracies above), and where one image in ten is
-# defective, calling every image normal would be right more often than any rule without labels: look at the missed defects
-# and the false alarms, not at accuracy alone. An LLM's prompts alone name the kind of defect more often than chance, but
-# no more often, within their intervals, than always picking the one best sentence would; joined with the static ones, as
-# the profile uses them, they are at chance: they say *that* something is wrong rather than *what*. And the place of a
-# reason is the most abnormal place by that sentence: on most test images it is on the defect, but the category shown
-# above is among the worst, where a part of the object draws the map.
+# Three cautions, on the committed run of `mini`. Where one image in ten is defective, calling every image normal would be
+# right more often than any rule without labels: look at the missed defects and the false alarms, not at accuracy alone. An
+# LLM's prompts alone name the kind of defect more often than chance, but no more often, within their intervals, than always
+# picking the one best sentence would; joined with the static ones, as the profile uses them, they are at chance: they say
+# *that* something is wrong rather than *what*. And the place of a reason is the most abnormal place by that sentence: on
+# most test images it is on the defect, but the category shown above is among the worst, where a part of the object draws
+# the map.
 #
 # ## Exercises
 #
