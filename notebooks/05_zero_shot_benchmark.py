@@ -27,7 +27,7 @@ limit = 0  # images per category (0: all)
 import pandas as pd
 
 from zsadlib import datasets, detectors, profiles, study
-from zsadlib.detectors.base import Sees, said
+from zsadlib.detectors.base import said
 from zsadlib.evaluation import paired, plots, published
 
 plots.use_style()
@@ -62,9 +62,7 @@ pd.DataFrame(seen, index=["sees", "what it is"]).T
 
 # %%
 development, tested = (datasets.load_split(names, limit) for names in (settings.development, settings.test))
-units = study.zero_shot(settings)
-unlabelled = [unit for unit in units if Sees.OTHER_LABELS not in detectors.method(unit.method).sees]
-plan = [(development, unlabelled), (tested, units)]
+plan = [(development, study.on_development(settings)), (tested, study.zero_shot(settings))]
 
 # %%
 table = pd.concat([study.evaluate(settings, backbone, *part) for part in plan], ignore_index=True)

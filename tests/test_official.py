@@ -108,6 +108,7 @@ def test_an_official_archive_goes_through_fetch_check_and_the_benchmark(name, se
     assert set(table.dataset) == {"MVTec AD" if name == "mvtec-ad" else "VisA"}
     assert set(table.sees) == {
         "nothing", "normals of the object", "pictures of other categories", "the unlabelled test set",
+        "pictures of other categories + labels of other categories",
     }  # fmt: skip
     assert set(table.category) == ({"metal nut", "screw"} if name == "mvtec-ad" else {"candle", "pcb1"})
 

@@ -46,7 +46,8 @@ def serial(small, tmp_path_factory):
         patch.setattr(store, "FOLDER", cache / "embeddings")
         patch.setattr(units, "UNITS", cache / "units")
         words, images = benchmark.zero_shot(plan), benchmark.few_shot(plan)
-        asked, backbone = ((plan.development, words), (plan.test, words + images)), loading.profile_backbone(plan)
+        asked = (plan.development, benchmark.on_development(plan)), (plan.test, words + images)
+        backbone = loading.profile_backbone(plan)
         return pd.concat([benchmark.evaluate(plan, backbone, datasets.load_split(s), some) for s, some in asked])
 
 

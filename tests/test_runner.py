@@ -108,6 +108,14 @@ def test_what_teaches_is_refused_before_anything_is_learned(plan, backbone):
     assert Toy.learned == []
 
 
+def test_no_shipped_profile_scores_a_method_on_labels_that_taught_it():
+    for name in profiles.profile_names():
+        profile = profiles.load_profile(name)
+        here = {unit.method for unit in benchmark.on_development(profile)}
+        assert set(profile.methods) - here == {"words+self-similarity"}
+        assert {unit.method for unit in benchmark.zero_shot(profile)} == set(profile.methods)
+
+
 def test_a_copy_of_what_teaches_is_refused_as_well(plan, backbone, tmp_path):
     shutil.copytree(tmp_path / "taught" / "key", tmp_path / "copied" / "latchkey")
     copied = datasets.load_split([str(tmp_path / "copied")])

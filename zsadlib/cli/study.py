@@ -146,7 +146,8 @@ def bench(
     if settings.dry_run:
         raise ValueError(f"profile {profile} is for dry runs; zsad study --dry-run says what a benchmark would cost")
     words, images = benchmark.zero_shot(settings), benchmark.few_shot(settings)
-    asked = (settings.development, words), (settings.test, words + images)  # as in notebooks 5 and 6
+    # as in notebooks 5 and 6
+    asked = (settings.development, benchmark.on_development(settings)), (settings.test, words + images)
     table = pd.concat([parallel.evaluate(settings, load_split(s, limit), units, backend, jobs) for s, units in asked])
     with replacing(out) as temporary:
         table.to_csv(temporary, index=False)

@@ -15,6 +15,12 @@ def zero_shot(profile):
     return [Unit(method, 0, profile.seed) for method in profile.methods]
 
 
+def on_development(profile):
+    """``zero_shot`` without the methods that learn from labels of the development categories: they must not be scored there."""
+    learned = {Sees.OTHER_LABELS, Sees.OTHER_MASKS}
+    return [unit for unit in zero_shot(profile) if not learned & detectors.method(unit.method).sees]
+
+
 def few_shot(profile):
     """The profile's few-shot units: every method, number of shots and draw of the support images."""
     seeds = range(profile.seed, profile.seed + profile.draws)
