@@ -112,7 +112,8 @@ def test_a_killed_worker_of_a_cluster_loses_nothing(small, serial, cluster, tmp_
     equals(tmp_path / "table.csv", serial)
     done = [json.loads(p.read_text())["unit"] for p in (data / "cache" / "units").rglob("[!.]*.json")]
     plan = profiles.load_profile(str(small))
-    assert len(done) == 4 * len(benchmark.zero_shot(plan)) + 3 * len(benchmark.few_shot(plan))
+    tested = benchmark.zero_shot(plan) + benchmark.few_shot(plan)
+    assert len(done) == len(benchmark.on_development(plan)) + 3 * len(tested)
 
 
 def test_units_whose_worker_dies_each_time_are_given_up(small, monkeypatch, tmp_path):
@@ -121,7 +122,7 @@ def test_units_whose_worker_dies_each_time_are_given_up(small, monkeypatch, tmp_
     monkeypatch.setattr(parallel, "_compute", os._exit)
     monkeypatch.setattr(parallel.joblib, "delayed", lambda function: lambda *_: (function, (1,), {}))
     with pytest.raises(ValueError, match="died in each of 5 attempts"):
-        parallel.evaluate(plan, datasets.load_split(plan.development), benchmark.zero_shot(plan))
+        parallel.evaluate(plan, datasets.load_split(plan.development), benchmark.on_development(plan))
 
 
 def test_a_worker_that_would_compute_something_else_refuses(small, monkeypatch, tmp_path):
