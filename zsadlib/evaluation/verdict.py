@@ -49,8 +49,8 @@ def otsu(scores):
 def mixture(scores):
     """Where two Gaussians of equal variance, fitted to the batch's logits, are equally likely; ``half`` where one fits better.
 
-    The Bayesian information criterion decides between one and two, so a batch without any defect is not cut in two. Fewer
-    than ``SMALLEST_BATCH`` images are left to ``half``.
+    The Bayesian information criterion decides between one and two. One group that is skewed or has heavy tails looks like two to
+    it, so batches without any defect are cut as well (notebook 8). Fewer than ``SMALLEST_BATCH`` images are left to ``half``.
     """
     x = logits(scores)[:, None]
     if len(x) < SMALLEST_BATCH:
