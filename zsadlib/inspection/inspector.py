@@ -204,7 +204,9 @@ class Inspector:
             self.threshold_from = f"{len(scores)} left-out normals, {100 * rate:.0f} % false alarms expected"
             self.detector.prepare(self.category, self.support)
         elif self.threshold is None:
-            self.notes.append("one normal photograph gives no threshold, and 0.5 means little; give more, or a threshold")
+            self.notes.append(
+                "one normal photograph gives no threshold, and 0.5 means little; give more, or a threshold"
+            )
 
     def _prepare_support(self, parts):
         self.support = Encoded.join(parts)
