@@ -72,10 +72,11 @@ class WordsAndSelfSimilarity(Detector):
             self.words.fit(categories)
         found = []
         for category in categories:
-            normal = [sample.path for sample in category.test if not sample.label]
+            normal = [i for i, sample in enumerate(category.test) if not sample.label]
             if not normal:
                 continue
-            encoded = store.encode(self.backbone, normal, self.needs)
+            # all pictures, in the batches of whoever scores them: what is kept of one must not depend on who came first
+            encoded = store.encode(self.backbone, [sample.path for sample in category.test], self.needs)[normal]
             words, odd = copy(self.words).prepare(category.noun).score(encoded), self.wordless.score(encoded)
             for p, x in ((words.image, odd.image), (words.map, odd.map)):
                 found.append(torch.stack([log_odds(p).var(correction=0), x.mean(), x.var(correction=0)]))
