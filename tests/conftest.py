@@ -28,6 +28,20 @@ def write_category(root, category="bolt", kinds=("crack", "burn"), good=4, bad=3
     return root
 
 
+def stop_at_call(monkeypatch, module, name, number):
+    """Let the call of this number of a module's function be the stop of the whole run; returns a list, longer by one a call."""
+    function, calls = getattr(module, name), []
+
+    def stop(*arguments):
+        calls.append(1)
+        if len(calls) == number:
+            raise KeyboardInterrupt
+        return function(*arguments)
+
+    monkeypatch.setattr(module, name, stop)
+    return calls
+
+
 @pytest.fixture(scope="session")
 def tiny_category(tmp_path_factory):
     return write_category(tmp_path_factory.mktemp("tiny") / "bolt")

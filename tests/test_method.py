@@ -70,6 +70,12 @@ def test_random_weights_are_refused():
         loading.load_backbone("ViT-B-32", "no-such-tag")
 
 
+def test_weights_that_are_not_there_are_one_sentence():
+    for name in (embedded.NAME, embedded.TWIN):
+        with pytest.raises(ValueError, match="cannot load backbone.*nowhere.safetensors"):
+            loading.load_backbone(name, "nowhere.safetensors")
+
+
 def test_a_gpu_that_is_not_there_is_refused_in_one_sentence(monkeypatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     for device in ("cuda", "cuda:1"):

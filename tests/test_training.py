@@ -9,6 +9,7 @@ import numpy as np
 import papermill
 import pytest
 import torch
+from conftest import stop_at_call
 from safetensors import safe_open
 from safetensors.torch import load_file
 from torch.nn import functional as F
@@ -122,15 +123,7 @@ def test_the_training_set_holds_pictures_and_names_but_no_masks(photographs):
 def test_a_stopped_run_continues_as_if_it_had_not_been_stopped(tmp_path, photographs, few_captions, monkeypatch):
     settings = {"groups": 6, "steps": 2, "finish": 2, "batch": 8, "every": 1}
     whole = recipe.train(tmp_path / "whole", tmp_path / "whole.safetensors", **settings)
-    loss, calls = recipe.contrastive_loss, []
-
-    def stop(*arguments):
-        calls.append(1)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return loss(*arguments)
-
-    monkeypatch.setattr(recipe, "contrastive_loss", stop)
+    calls = stop_at_call(monkeypatch, recipe, "contrastive_loss", 3)
     with pytest.raises(KeyboardInterrupt):
         recipe.train(tmp_path / "parts", tmp_path / "parts.safetensors", **settings)
     assert not (tmp_path / "parts.safetensors").exists()

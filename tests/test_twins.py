@@ -6,6 +6,7 @@ import re
 import numpy as np
 import pytest
 import torch
+from conftest import stop_at_call
 from safetensors.torch import load_file
 from torch.nn import functional as F
 
@@ -14,7 +15,7 @@ from zsadlib.datasets.miniad import materials
 from zsadlib.models import embedded
 from zsadlib.models.loading import load_backbone
 from zsadlib.prompts.banks import STATIC_ABNORMAL, STATIC_NORMAL
-from zsadlib.training import alt_texts, captions, scenes, twins
+from zsadlib.training import alt_texts, captions, pictures, scenes, twins
 from zsadlib.training.pictures import GROUP, STATES
 
 DOSES = sorted(embedded.DOSES)
@@ -109,7 +110,7 @@ def test_one_framing_rule_for_damaged_and_intact_pictures(photographs, monkeypat
 def test_the_frame_keeps_the_place_in_view():
     rng, mask = np.random.default_rng(0), np.zeros((100, 100), bool)
     mask[70:90, 60:80] = True
-    found = [scenes.framed(rng, mask) for _ in range(200)]
+    found = [pictures.framed(rng, mask) for _ in range(200)]
     assert all(mask[window].sum() >= 0.6 * mask.sum() for window, _ in found)
     assert min(share for _, share in found) < 0.4 and max(share for _, share in found) == 1.0
 
@@ -175,15 +176,7 @@ def test_a_stopped_training_continues_as_if_it_had_not_been_stopped(tmp_path, ph
     (tmp_path / "a").mkdir(), (tmp_path / "b").mkdir()
     whole = twins.train(tmp_path / "work", 0.3, tmp_path / "a", **settings)
     (tmp_path / "work" / "twin-state-30.pt").unlink()  # the same pictures, and another start
-    loss, calls = twins.contrastive_loss, []
-
-    def stop(*arguments):
-        calls.append(1)
-        if len(calls) == 3:
-            raise KeyboardInterrupt
-        return loss(*arguments)
-
-    monkeypatch.setattr(twins, "contrastive_loss", stop)
+    calls = stop_at_call(monkeypatch, twins, "contrastive_loss", 3)
     with pytest.raises(KeyboardInterrupt):
         twins.train(tmp_path / "work", 0.3, tmp_path / "b", **settings)
     assert not list((tmp_path / "b").iterdir())

@@ -43,6 +43,16 @@ def to_rgb(image):
         raise ValueError(_sentence("the picture", error)) from None
 
 
+def load_grey(path):
+    """The grey values of a mask file, upright: (height, width) uint8. Transparency says nothing.
+
+    Raises:
+        ValueError: as ``load_image``.
+    """
+    with _decoded(path) as image:
+        return np.asarray(_rgb(image, transparent=False).convert("L"))
+
+
 def load_mask(sample, size):
     """Ground truth of a sample as a bool array (size, size); all False for a normal image (nearest-neighbour resizing).
 
@@ -53,11 +63,11 @@ def load_mask(sample, size):
         if sample.label:
             raise ValueError(f"{sample.path} is defective but has no mask; pixel metrics need masks")
         return np.zeros((size, size), bool)
-    with _decoded(sample.mask_path) as image:
-        if sample.palette:
+    if sample.palette:
+        with _decoded(sample.mask_path) as image:
             mask = np.asarray(image if image.mode in ("P", "L") else image.convert("L")) > 0
-        else:
-            mask = np.asarray(_rgb(image, transparent=False).convert("L")) > 127
+    else:
+        mask = load_grey(sample.mask_path) > 127
     return np.asarray(Image.fromarray(mask).resize((size, size), Image.NEAREST))
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageStat
 
-from zsadlib.datasets import images
+from zsadlib.datasets.images import load_grey
 
 
 class Region:
@@ -25,8 +25,7 @@ class Region:
     def __init__(self, roi):
         self.mask = None
         if isinstance(roi, str | Path):
-            with images._decoded(Path(roi)) as mask:
-                roi = np.asarray(images._rgb(mask, transparent=False).convert("L")) > 127
+            roi = load_grey(Path(roi)) > 127
         if isinstance(roi, np.ndarray):
             if roi.ndim != 2 or not roi.any():
                 raise ValueError("the mask of the region of interest is empty; paint white what is to be inspected")

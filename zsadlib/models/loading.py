@@ -119,6 +119,8 @@ def load_backbone(
             image_mean=mean,
             image_std=std,
         )
+        if own:
+            embedded.load_weights(model, embedded.tags(name).get(pretrained, pretrained))
     except Exception as error:  # what a hub or a damaged file raises is not ours to list
         raise ValueError(f"cannot load backbone '{name}' with weights '{pretrained}': {error}") from error
     finally:
@@ -127,8 +129,6 @@ def load_backbone(
         torch.set_rng_state(random_state)
     if tag:
         _check_preprocessing(model, name, tag)
-    if own:
-        embedded.load_weights(model, embedded.tags(name).get(pretrained, pretrained))
     tokenizer = open_clip.get_tokenizer(name)
     return Backbone(model, tokenizer, preprocess, name, pretrained, not pretrained, device, precision)
 

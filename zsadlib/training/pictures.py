@@ -19,20 +19,24 @@ RANDOM_OBJECTS = 5  # the first of the random designs are objects
 STATES = ["good", *KINDS]
 
 
-def photograph_wildly(rng, image, mask):
-    """Camera variety beyond MiniAD's own: framing, aspect, grey film, hard light, blur. Returns (120, 120, 3) uint8."""
-    if rng.random() < 0.4:  # as MiniAD's own camera, nothing more
-        return resized(turned(rng, photograph_it(rng, image)))
-    size = image.shape[0]
+def framed(rng, mask):
+    """A window (rows, columns) that keeps most of ``mask`` in view, and its share of the picture."""
+    size = len(mask)
     for _ in range(10):
         side = rng.uniform(0.45, 1.3)
         height, width = (int(size * min(1.0, side * rng.uniform(0.85, 1.15))) for _ in range(2))
         top, left = rng.integers(0, size - height + 1), rng.integers(0, size - width + 1)
         window = slice(top, top + height), slice(left, left + width)
         if mask[window].sum() >= 0.6 * mask.sum():
-            break
-    else:
-        window = slice(None), slice(None)
+            return window, height * width / size**2
+    return (slice(None), slice(None)), 1.0
+
+
+def photograph_wildly(rng, image, mask):
+    """Camera variety beyond MiniAD's own: framing, aspect, grey film, hard light, blur. Returns (120, 120, 3) uint8."""
+    if rng.random() < 0.4:  # as MiniAD's own camera, nothing more
+        return resized(turned(rng, photograph_it(rng, image)))
+    size, (window, _) = image.shape[0], framed(rng, mask)
     image = photograph_it(rng, image)
     if rng.random() < 0.35:
         image = np.repeat(image @ np.float32([0.3, 0.6, 0.1])[:, None], 3, 2)

@@ -18,7 +18,7 @@ from zsadlib.datasets.miniad.drawing import noise
 from zsadlib.datasets.miniad.pictures import generator, photograph_it
 from zsadlib.datasets.miniad.training import CATEGORIES
 from zsadlib.models import embedded
-from zsadlib.training.pictures import GROUP, STATES, resized, turned
+from zsadlib.training.pictures import GROUP, STATES, framed, resized, turned
 
 NAMED = 0.4  # share of drawings that show a named category; the rest are random designs
 COLOURS = {
@@ -33,19 +33,6 @@ def colour_name(pixels):
     names = list(COLOURS)
     known, seen = rgb2lab([*COLOURS.values()]), rgb2lab(np.median(pixels, 0)[None].astype(float))
     return names[int(np.linalg.norm(known - seen, axis=1).argmin())]
-
-
-def framed(rng, mask):
-    """A window (rows, columns) that keeps most of ``mask`` in view, and its share of the picture."""
-    size = len(mask)
-    for _ in range(10):
-        side = rng.uniform(0.45, 1.3)
-        height, width = (int(size * min(1.0, side * rng.uniform(0.85, 1.15))) for _ in range(2))
-        top, left = rng.integers(0, size - height + 1), rng.integers(0, size - width + 1)
-        window = slice(top, top + height), slice(left, left + width)
-        if mask[window].sum() >= 0.6 * mask.sum():
-            return window, height * width / size**2
-    return (slice(None), slice(None)), 1.0
 
 
 def photograph(rng, image, mask):
