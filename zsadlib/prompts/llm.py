@@ -51,23 +51,23 @@ SCHEMA = {
     "schema": Answers.model_json_schema(),
 }
 
-# Few-shot examples for base models: objects outside every data set of the study.
+# Few-shot examples for base models: no word of them is the head noun of a category, of any data set of the study.
 EXAMPLES = {
     "normal": [
-        ("mirror", "an even, clear surface and straight edges"), ("shoe", "neat stitching and a clean sole"),
+        ("mirror", "an even, clear reflection and straight edges"), ("shoe", "neat stitching and a clean sole"),
         ("umbrella", "smooth taut cloth and straight ribs"), ("window", "clear glass and a tight, clean frame"),
-        ("spoon", "a smooth shiny bowl and a straight handle"), ("candle", "an even surface and an upright wick"),
-        ("book", "crisp corners and a flat cover"), ("tyre", "deep regular tread and even black rubber"),
-        ("lamp shade", "uniform colour and a round rim"), ("brush", "straight bristles of equal length"),
-        ("envelope", "flat paper and sharp folds"), ("basket", "a regular weave and a closed rim"),
+        ("spoon", "a smooth shiny bowl and a straight handle"), ("chair", "straight legs and a smooth seat"),
+        ("book", "crisp corners and a flat cover"), ("tyre", "deep regular tread and even black sides"),
+        ("lamp shade", "uniform colour and a round rim"), ("violin", "smooth varnish and four straight strings"),
+        ("envelope", "flat sides and sharp folds"), ("ladder", "straight rails and even rungs"),
     ],
     "abnormal": [
         ("mirror", "a crack running from one corner"), ("shoe", "a torn seam and a dirty spot"),
         ("umbrella", "a bent rib and a hole in the cloth"), ("window", "a broken pane and scratches"),
-        ("spoon", "dark rust spots and a bent handle"), ("candle", "a chipped rim and a black smear"),
+        ("spoon", "dark rust spots and a bent handle"), ("chair", "a chipped leg and a black smear"),
         ("book", "a torn cover and a water stain"), ("tyre", "a cut in the side and a worn patch"),
-        ("lamp shade", "a burnt brown spot and a dent"), ("brush", "bent and missing bristles"),
-        ("envelope", "a crease and an ink blot"), ("basket", "a broken strand and a loose fibre"),
+        ("lamp shade", "a burnt brown spot and a dent"), ("violin", "a snapped string and a deep scratch"),
+        ("envelope", "a crease and an ink blot"), ("ladder", "bent and missing rungs"),
     ],
 }  # fmt: skip
 
