@@ -44,7 +44,7 @@ pd.Series({m: detectors.method(m).__doc__.splitlines()[0] for m in settings.few_
 # ## Run
 
 # %%
-categories = datasets.load_split(settings.test, limit)
+categories = datasets.load_split(settings.reported, limit)
 few = study.evaluate(settings, backbone, categories, study.few_shot(settings))
 study.save_table(few, results, "few_shot")
 scores = study.image_scores(settings, backbone, categories, study.few_shot(settings))

@@ -252,7 +252,7 @@ def test_published_values_are_found_by_method_shots_backbone_and_set():
     assert np.isnan(published.lookup("alfa", 0, "MVTec AD", "image_auroc", **key))
     assert np.isnan(published.lookup("clip-ac", 0, "MVTec AD", "image_auroc", **key))
     assert published.lookup("clip-ac", 0, "MVTec AD", "image_auroc", large.backbone, large.image_size) == 71.5
-    assert np.isnan(published.lookup("winclip", 0, "MiniAD test", "image_auroc", **key))
+    assert np.isnan(published.lookup("winclip", 0, "MiniAD seen test", "image_auroc", **key))
 
 
 def test_tables_show_what_is_missing_as_missing(tmp_path):

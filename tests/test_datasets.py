@@ -95,8 +95,8 @@ def test_miniad_is_large_enough_and_its_splits_are_disjoint():
     names = [n for split in miniad.SPLITS for n in miniad.split_names(split)]
     assert len(names) == len(set(names)) >= 50
     assert len(miniad.KINDS) >= 10
-    assert _photographs("training") and _photographs("test") == {"grass.png", "brick.png"}
-    assert not _photographs("test") & (_photographs("training") | _photographs("development"))
+    assert _photographs("training") and _photographs("seen_test") == {"grass.png", "brick.png"}
+    assert not _photographs("seen_test") & (_photographs("training") | _photographs("development"))
 
 
 def _photographs(split):
@@ -132,9 +132,9 @@ def few_pictures(monkeypatch):
 def test_writing_miniad_leaves_nothing_half_done(tmp_path, few_pictures, monkeypatch):
     with monkeypatch.context() as stopped, pytest.raises(KeyboardInterrupt):
         stopped.setattr(splits, "save_picture", lambda *a: (_ for _ in ()).throw(KeyboardInterrupt))
-        miniad.write(tmp_path / "set", "test", n_jobs=1)
+        miniad.write(tmp_path / "set", "seen_test", n_jobs=1)
     assert list(tmp_path.iterdir()) == []
-    hashes = {miniad.tree_hash(miniad.write(tmp_path / name, "test", n_jobs=1)) for name in ("a", "b")}
+    hashes = {miniad.tree_hash(miniad.write(tmp_path / name, "seen_test", n_jobs=1)) for name in ("a", "b")}
     assert len(hashes) == 1 and hashes != {hashlib.sha256().hexdigest()}
     assert len(datasets.read_category(tmp_path / "a" / "plate").test) == 1 + splits.KINDS_PER_CATEGORY
 
@@ -142,14 +142,14 @@ def test_writing_miniad_leaves_nothing_half_done(tmp_path, few_pictures, monkeyp
 def test_a_split_is_drawn_again_when_its_own_source_changes_and_only_then(tmp_path, few_pictures, monkeypatch):
     sources = {split: miniad.split_source(split) for split in miniad.SPLITS}
     assert len(set(sources.values())) == len(sources)
-    root = miniad.write(tmp_path / "test", "test", n_jobs=1)
+    root = miniad.write(tmp_path / "test", "seen_test", n_jobs=1)
     stamp = root / miniad.STAMP
-    assert stamp.read_text().split()[0] == sources["test"]
+    assert stamp.read_text().split()[0] == sources["seen_test"]
     before = stamp.stat().st_mtime_ns
-    assert miniad.write(root, "test", n_jobs=1) == root and stamp.stat().st_mtime_ns == before
+    assert miniad.write(root, "seen_test", n_jobs=1) == root and stamp.stat().st_mtime_ns == before
     monkeypatch.setattr(splits, "SEED", 1)
-    miniad.write(root, "test", n_jobs=1)
-    assert stamp.read_text().split()[0] == miniad.split_source("test") != sources["test"]
+    miniad.write(root, "seen_test", n_jobs=1)
+    assert stamp.read_text().split()[0] == miniad.split_source("seen_test") != sources["seen_test"]
 
 
 def test_a_newer_version_of_a_library_that_draws_makes_a_split_anew(monkeypatch):

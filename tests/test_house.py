@@ -87,7 +87,7 @@ def test_the_library_imports_modules_and_not_packages():
     packages = {dotted(path): path for path in MODULES if path.stem == "__init__"}
     modules = {dotted(path): path for path in MODULES if path.stem != "__init__"}
     made = ["zsadlib.training.recipe", *(name for name in modules if name.startswith("zsadlib.detectors."))]
-    splits = [f"zsadlib.datasets.miniad.{name}" for name in ("training", "development", "test", "writing")]
+    splits = [f"zsadlib.datasets.miniad.{name}" for name in ("training", "development", "seen_test", "writing")]
     in_keys = provenance.sources("zsadlib.study.units", "zsadlib.models.loading", *made, *splits)
     assert set(made + splits) <= set(in_keys) and len(in_keys) > 30
     for name, path in modules.items():
@@ -171,7 +171,12 @@ def test_the_recipes_method_stands_in_the_table_and_in_the_help(package, tmp_pat
     cache = tmp_path / "data" / "cache"
     cache.mkdir(parents=True)
     (cache / "all-MiniLM-L6-v2").symlink_to(CACHE / "all-MiniLM-L6-v2")
-    sets = {"development": (str(taught.parent),), "test": (str(tested.parent),), "methods": ("direction", "clip-ac")}
+    sets = {
+        "development": (str(taught.parent),),
+        "seen": (),
+        "test": (str(tested.parent),),
+        "methods": ("direction", "clip-ac"),
+    }
     plan = profiles.load_profile("mini").model_copy(update=sets | {"few_shot": (), "bank": "static", "static": False})
     (tmp_path / "small.json").write_text(plan.model_dump_json())
 

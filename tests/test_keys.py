@@ -26,7 +26,7 @@ def plan(tmp_path, monkeypatch):
     monkeypatch.setattr(methods, "FITTED", tmp_path / "fitted")
     write_category(tmp_path / "taught" / "key", "key", good=3, bad=2)
     write_category(tmp_path / "tested" / "bolt", "bolt", good=3, bad=2)
-    sets = {"development": (str(tmp_path / "taught"),), "test": (str(tmp_path / "tested"),)}
+    sets = {"development": (str(tmp_path / "taught"),), "seen": (), "test": (str(tmp_path / "tested"),)}
     return profiles.load_profile("mini").model_copy(update=sets | {"bank": "static", "static": False})
 
 
@@ -41,7 +41,7 @@ modules = {"units": ["study.units"], "alfa": ["detectors.alfa", "study.units"], 
            "backbone": ["models.loading", "datasets.images"], "recipe": ["training.recipe"],
            "training set": ["training.features"]}
 found = {k: source_hash(*(f"zsadlib.{name}" for name in v)) for k, v in modules.items()}
-print(json.dumps(found | {split: split_source(split) for split in ("training", "development", "test")}))
+print(json.dumps(found | {split: split_source(split) for split in ("training", "development", "seen_test")}))
 """
 
 
@@ -66,10 +66,10 @@ def hashes(root):
     ("file", "changed"),
     [("evaluation/metrics.py", {"units", "alfa", "musc"}), ("prompts/scoring.py", {"alfa"}),
      ("detectors/musc.py", {"musc"}), ("detectors/base.py", {"alfa", "musc"}),
-     ("datasets/images.py", {"units", "alfa", "musc", "backbone"}), ("datasets/miniad/test.py", {"test"}),
+     ("datasets/images.py", {"units", "alfa", "musc", "backbone"}), ("datasets/miniad/seen_test.py", {"seen_test"}),
      ("datasets/miniad/development.py", {"development"}), ("datasets/miniad/training.py", {"training", "training set", "recipe"}),
-     ("datasets/miniad/defects.py", {"test", "development", "training", "training set", "recipe"}),
-     ("datasets/miniad/writing.py", {"test", "development", "training"}), ("datasets/miniad/splits.py", set()),
+     ("datasets/miniad/defects.py", {"seen_test", "development", "training", "training set", "recipe"}),
+     ("datasets/miniad/writing.py", {"seen_test", "development", "training"}), ("datasets/miniad/splits.py", set()),
      ("training/losses.py", {"recipe"}), ("study/tables.py", set()), ("evaluation/plots.py", set()),
      ("detectors/patchcore.py", set()), ("prompts/llm.py", set())],
 )  # fmt: skip

@@ -115,7 +115,7 @@ def test_an_official_archive_goes_through_fetch_check_and_the_benchmark(name, se
 
 def test_both_sets_go_through_the_benchmark_notebooks(sets, tmp_path, monkeypatch):
     data, run = tmp_path / "data", CliRunner().invoke
-    datasets.load_miniad("test")  # is drawn once
+    datasets.load_miniad("seen_test")  # is drawn once
     data.mkdir()
     (data / "miniad").symlink_to(catalogue.DATA / "miniad")
     monkeypatch.setattr("zsadlib.files.DATA", data)
@@ -123,7 +123,14 @@ def test_both_sets_go_through_the_benchmark_notebooks(sets, tmp_path, monkeypatc
         monkeypatch.setitem(official.SOURCES, name, source)
         fetched = run(app, ["data", "fetch", name, "--path", str(archive), "--accept-licence"])
         assert fetched.exit_code == 0, fetched.output
-    changes = {"test": tuple(sets), "development": ("miniad-few",), "bank": "static", "shots": (1, 2), "draws": 2}
+    changes = {
+        "seen": (),
+        "test": tuple(sets),
+        "development": ("miniad-few",),
+        "bank": "static",
+        "shots": (1, 2),
+        "draws": 2,
+    }
     plan, out = tmp_path / "official.json", tmp_path / "out"
     plan.write_text(profiles.load_profile("mini").model_copy(update=changes).model_dump_json())
     monkeypatch.setenv("ZSAD_DATA", str(data))  # for the kernels

@@ -31,7 +31,7 @@ def small(tmp_path_factory):
         write_category(root / "set" / name, name, train=3)
     write_category(root / "chosen" / "screw", "screw", train=0)
     plan = profiles.load_profile("mini").model_copy(
-        update={"test": (str(root / "set"),), "bank": "static", "draws": 2, "shots": (1, 2)}
+        update={"seen": (), "test": (str(root / "set"),), "bank": "static", "draws": 2, "shots": (1, 2)}
         | {"development": (str(root / "chosen"),)}
     )
     (root / "small.json").write_text(plan.model_dump_json())

@@ -74,7 +74,7 @@ def plan(tmp_path, monkeypatch):
     monkeypatch.setitem(METHODS, "toy", f"{__name__}.Toy")
     for part, name in (("taught", "key"), ("tested", "bolt")):
         write_category(tmp_path / part / name, name, good=3, bad=2)
-    sets = {"development": (str(tmp_path / "taught"),), "test": (str(tmp_path / "tested"),)}
+    sets = {"development": (str(tmp_path / "taught"),), "seen": (), "test": (str(tmp_path / "tested"),)}
     return profiles.load_profile("mini").model_copy(update=sets | {"bank": "static", "static": False})
 
 
@@ -143,7 +143,7 @@ def test_sets_that_share_nothing_by_their_names_are_not_read(plan, tmp_path, mon
     for name in ("mini", "paper", "large"):
         methods.refuse_what_taught(Alfa, profiles.load_profile(name), bolts)
     assert asked == []
-    part = mini.model_copy(update={"test": ("miniad-development:400",)})
+    part = mini.model_copy(update={"seen": (), "test": ("miniad-development:400",)})
     with pytest.raises(ValueError, match="alfa learned from key"):
         methods.refuse_what_taught(Alfa, part, taught)
     assert asked == [mini.development, part.test]

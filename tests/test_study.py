@@ -11,6 +11,7 @@ import pandas as pd
 import papermill
 import pytest
 import yaml
+from conftest import write_category
 from typer.testing import CliRunner
 
 from zsadlib import cli, datasets, profiles
@@ -54,7 +55,7 @@ def test_the_chain_runs_end_to_end(small_study):
         and set(few.sees) == {"normals of the object", "pictures of other categories + normals of the object"}
     )
     assert set(few.shots) == set(profile.shots) and few.seed.nunique() == profile.draws
-    assert set(record["made_of"]) == set(names) and set(record["miniad"]) == {"development", "test"}
+    assert set(record["made_of"]) == set(names) and set(record["miniad"]) == {"development", "seen_test"}
     for name in ("zero_shot_means", "zero_shot_categories", "few_shot_means", "few_shot_spread"):
         assert (small_study / "tables" / f"{name}.csv").is_file()
         assert r"\begin{tabular}" in (small_study / "tables" / f"{name}.tex").read_text()
@@ -62,7 +63,7 @@ def test_the_chain_runs_end_to_end(small_study):
 
 
 def test_a_number_of_the_table_can_be_recomputed(small_study, backbone):
-    data = next(c for c in datasets.load_miniad("test") if c.name == "plate").take(6)
+    data = next(c for c in datasets.load_miniad("seen_test") if c.name == "plate").take(6)
     detector = methods.build_detector("winclip", profiles.load_profile("mini"), backbone).prepare("plate")
     scores, maps = methods.predict_category(detector, data)
     table = pd.read_csv(small_study / "benchmark.csv")
@@ -109,9 +110,27 @@ def test_a_dry_run_is_marked_and_stays_out_of_results(tmp_path, monkeypatch):
         loading.profile_backbone(plan)
 
 
+def test_prompts_are_studied_on_the_twin_of_a_profile_on_the_profiles_own_sets():
+    mini = profiles.load_profile("mini")
+    twin = profiles.load_twin("mini")
+    assert (twin.backbone, twin.pretrained) == (embedded.TWIN, "state-30") and mini.backbone == embedded.NAME
+    assert (twin.development, twin.seen, twin.test) == (mini.development, mini.seen, mini.test)
+    assert profiles.load_twin("paper") == profiles.load_profile("paper")  # a CLIP needs none
+
+
+def test_sets_come_by_what_they_are_for(tmp_path):
+    write_category(tmp_path / "chosen" / "key", "key")
+    write_category(tmp_path / "told" / "bolt", "bolt")
+    sets = {"development": (str(tmp_path / "chosen"),), "seen": (), "test": (str(tmp_path / "told"),)}
+    splits = datasets.load_splits(profiles.load_profile("mini").model_copy(update=sets), 3)
+    assert {split: [(c.name, len(c.test)) for c in some] for split, some in splits.items()} == {
+        "development": [("key", 3)], "test": [("bolt", 3)],
+    }  # fmt: skip
+
+
 def test_the_profiles_are_valid_and_say_the_published_settings():
     paper, large = profiles.load_profile("paper"), profiles.load_profile("large")
-    assert profiles.profile_names() == ["large", "mini", "paper"]
+    assert profiles.profile_names() == ["large", "mini", "paper", "twin"]
     assert (paper.backbone, paper.pretrained, paper.image_size) == ("ViT-B-16-plus-240", "laion400m_e32", 240)
     assert (large.pretrained, large.image_size, large.layers) == ("openai", 518, (6, 12, 18, 24))
     assert paper.test == large.test == ("mvtec-ad", "visa") and paper.precision == "float32"
@@ -231,7 +250,7 @@ def test_the_readme_counts_are_right():
     counts = {split: len(names) for split, names in miniad.SPLITS.items()}
     for words in (
         f"{len(miniad.CATEGORIES)} categories", f"{len(miniad.KINDS)}\nkinds of defect", f"{counts['training']} training",
-        f"{counts['development']} development", f"{counts['test']} test",
+        f"{counts['development']} development", f"{counts['seen_test']} seen test",
     ):  # fmt: skip
         assert words in readme, words
 

@@ -12,15 +12,18 @@ class Profile(BaseModel):
     """Which model, which sets, which choices. The choices were made on development categories and frozen here.
 
     ``methods`` (without support images) and ``few_shot`` name detectors.
-    ``development`` and ``test`` name data sets (``datasets.load_dataset``). ``layers`` are blocks, counted from 1, for the
-    methods that compare patch tokens. ``draws`` of support images are made for each number of ``shots``. float32 is the
-    reference ``precision``; the others are for GPUs and processors that have them, and "auto" is the fastest of them. ``dry_run``
-    allows random weights and forbids ``results/``. ``trust`` says in one line what a profile is good for.
+    ``development``, ``seen`` and ``test`` name data sets (``datasets.load_dataset``): those on which choices are made, former
+    test sets whose results were looked at since, and those on which nothing was chosen.
+    ``layers`` are blocks, counted from 1, for the methods that compare patch tokens. ``draws`` of support images are made for
+    each number of ``shots``. float32 is the reference ``precision``; the others are for GPUs and processors that have them, and
+    "auto" is the fastest of them. ``dry_run`` allows random weights and forbids ``results/``. ``trust`` says in one line what a
+    profile is good for. ``twin`` names the profile of ``load_twin``, where it is not this one.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     name: str
     trust: str = ""
+    twin: str = ""
     backbone: str
     pretrained: str
     image_size: int = Field(ge=32, le=2048)
@@ -28,6 +31,7 @@ class Profile(BaseModel):
     device: Literal["auto", "cpu", "cuda"]
     precision: Literal["float32", "bfloat16", "float16", "auto"]
     development: tuple[str, ...] = Field(min_length=1)
+    seen: tuple[str, ...] = ()
     test: tuple[str, ...] = Field(min_length=1)
     methods: tuple[str, ...] = Field(min_length=1)
     few_shot: tuple[str, ...]
@@ -43,6 +47,11 @@ class Profile(BaseModel):
     batch_size: int = Field(ge=1, le=1024)
     seed: int = Field(ge=0)
     dry_run: bool = False
+
+    @property
+    def reported(self):
+        """Names of the sets whose results are reported: all but development."""
+        return (*self.seen, *self.test)
 
     @property
     def banks(self):
@@ -68,3 +77,14 @@ def load_profile(name):
     except ValidationError as error:
         first = error.errors()[0]
         raise ValueError(f"profile {path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+
+
+def load_twin(name):
+    """The profile on whose model notebooks 2 to 4 speak of prompts and patches: one that was trained as CLIP is, without parts
+    of its own. For `mini` that is its twin, on the sets of `mini`; a CLIP needs none, and is its own.
+    """
+    profile = load_profile(name)
+    if not profile.twin:
+        return profile
+    sets = {part: getattr(profile, part) for part in ("development", "seen", "test")}
+    return load_profile(profile.twin).model_copy(update=sets)

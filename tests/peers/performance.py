@@ -163,7 +163,7 @@ def whole_set():
 
 def write_pictures(folder, number):
     """A category of ``number`` different photographs, half of them with a mask."""
-    base = [datasets.load_image(s.path) for s in datasets.load_miniad("test")[0].take(8).test]
+    base = [datasets.load_image(s.path) for s in datasets.load_miniad("seen_test")[0].take(8).test]
     rng, mask = np.random.default_rng(0), np.zeros((128, 128), np.uint8)
     mask[50:70, 40:60] = 255
     for kind in ("test/good", "test/bad", "ground_truth/bad"):
@@ -203,9 +203,9 @@ def be_child(cache, what, *arguments):
 
 
 def precision():
-    """Largest difference of an image or pixel AUROC of alfa between bfloat16 and float32, over MiniAD's test categories."""
+    """Largest difference of an image or pixel AUROC of alfa between bfloat16 and float32, over MiniAD's seen test categories."""
     profile, found = profiles.load_profile("mini"), []
-    categories = datasets.load_miniad("test")
+    categories = datasets.load_miniad("seen_test")
     for name in ("float32", "bfloat16"):
         plan = profile.model_copy(update={"precision": name})
         backbone = loading.profile_backbone(plan)
@@ -312,7 +312,7 @@ def ratios(table):
         ),
         ("the model's share of the time from files to embeddings", f"{single('files to embeddings')['share']:.0%}"),
         (f"pixel metrics of {SET} maps of 240 x 240, whole process", f"{whole['s']:.1f} s, {whole['GB']:.1f} GB"),
-        ("largest change of an AUROC by bfloat16, MiniAD test, `mini`", f"{single('AUROC, bfloat16')['']:.4f}"),
+        ("largest change of an AUROC by bfloat16, MiniAD seen test, `mini`", f"{single('AUROC, bfloat16')['']:.4f}"),
     ]
     return "".join(f"| {what} | {value} |\n" for what, value in [("this / that", "ratio"), ("---", "---"), *lines])
 

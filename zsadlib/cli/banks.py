@@ -60,4 +60,4 @@ def study_categories():
     """Every category of the mini study that is scored: development, test, textile and magnetic tile."""
     from zsadlib.datasets import miniad
 
-    return [*miniad.split_names("development"), *miniad.split_names("test"), "textile", "magnetic tile"]
+    return [*miniad.split_names("development"), *miniad.split_names("seen_test"), "textile", "magnetic tile"]

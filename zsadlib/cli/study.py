@@ -63,7 +63,7 @@ def study(
     if dry_run:
         settings = load_profile(profile)
         images = {s.title: [good + bad for _, good, bad in s.counts.values()] for s in SOURCES.values()}
-        backbone, few = profile_backbone(settings), load_split(settings.test)
+        backbone, few = profile_backbone(settings), load_split(settings.reported)
         full = settings.model_copy(update={"shots": asked.shots, "draws": asked.draws})
         cost = estimate(full, backbone, few, images)
         typer.echo(f"all methods on this machine, extrapolated from {sum(len(c.test) for c in few)} images:")
@@ -147,7 +147,7 @@ def bench(
         raise ValueError(f"profile {profile} is for dry runs; zsad study --dry-run says what a benchmark would cost")
     words, images = benchmark.zero_shot(settings), benchmark.few_shot(settings)
     # as in notebooks 5 and 6
-    asked = (settings.development, benchmark.on_development(settings)), (settings.test, words + images)
+    asked = (settings.development, benchmark.on_development(settings)), (settings.reported, words + images)
     table = pd.concat([parallel.evaluate(settings, load_split(s, limit), units, backend, jobs) for s, units in asked])
     with replacing(out) as temporary:
         table.to_csv(temporary, index=False)

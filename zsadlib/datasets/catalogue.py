@@ -10,13 +10,13 @@ from zsadlib.files import DATA
 
 
 def load_miniad(split):
-    """The categories of a MiniAD split ("development" or "test"); each is generated on first use (less than a minute)."""
+    """The categories of a MiniAD split ("development" or "seen_test"); each is generated on first use (less than a minute)."""
     root = miniad.write(DATA / "miniad" / split, split)
-    return [read_category(root / name, name, f"MiniAD {split}") for name in miniad.split_names(split)]
+    return [read_category(root / name, name, f"MiniAD {split}".replace("_", " ")) for name in miniad.split_names(split)]
 
 
 def load_dataset(name):
-    """Categories of a named set: "miniad-development", "miniad-test", "textile", "mvtec-ad", "visa", a folder of folders,
+    """Categories of a named set: "miniad-development", "miniad-seen-test", "textile", "mvtec-ad", "visa", a folder of folders,
     or "miniad-few": eight images, to try things.
 
     "NAME:400" takes at most 400 test images of each category, spread evenly over the kinds (``Category.take``).
@@ -24,10 +24,10 @@ def load_dataset(name):
     name, _, limit = name.rpartition(":") if name.rpartition(":")[2].isdigit() else (name, "", "0")
     if int(limit):
         return [category.take(int(limit)) for category in load_dataset(name)]
-    if name in ("miniad-development", "miniad-test"):
-        return load_miniad(name.removeprefix("miniad-"))
+    if name in ("miniad-development", "miniad-seen-test"):
+        return load_miniad(name.removeprefix("miniad-").replace("-", "_"))
     if name == "miniad-few":
-        return [category.take(4) for category in load_miniad("test")[:2]]
+        return [category.take(4) for category in load_miniad("seen_test")[:2]]
     if name == "textile":
         return load_textile()
     if name in ("mvtec-ad", "visa"):
@@ -40,7 +40,7 @@ def load_dataset(name):
     root = Path(name)
     if not root.is_dir():
         raise ValueError(
-            f"unknown data set '{name}'; choose miniad-development, miniad-test, textile, mvtec-ad, visa, or a folder with "
+            f"unknown data set '{name}'; choose miniad-development, miniad-seen-test, textile, mvtec-ad, visa, or a folder with "
             "one MVTec-layout folder per category"
         )
     return [read_category(p) for p in _category_folders(root)]
@@ -54,3 +54,13 @@ def load_split(names, limit=0, masks=False):
     """All categories of several named sets, at most ``limit`` images of each (0: all); ``masks``: only those that have some."""
     categories = [category.take(limit) for name in names for category in load_dataset(name)]
     return [category for category in categories if category.has_masks or not masks]
+
+
+def load_splits(profile, limit=0, masks=False):
+    """The profile's sets by what they are for: dict of "development", "seen test" and "test" -> categories (``load_split``).
+
+    Choices are made on the first, and may look at the second. A part without categories is left out.
+    """
+    names = {"development": profile.development, "seen test": profile.seen, "test": profile.test}
+    found = {split: load_split(some, limit, masks) for split, some in names.items()}
+    return {split: categories for split, categories in found.items() if categories}

@@ -123,7 +123,7 @@ def made_of(script, profile):
 def manifest(profile, seconds, parameters, made):
     """What a run was made of: versions, seed, hashes of data, weights and prompts, seconds per notebook, and for each notebook
     what it was ``made_of`` (``--only`` may leave notebooks of different days side by side; then these differ)."""
-    stamps = {split: DATA / "miniad" / split / miniad.STAMP for split in ("development", "test")}
+    stamps = {split: DATA / "miniad" / split / miniad.STAMP for split in ("development", "seen_test")}
     backbone = profile_backbone(profile)
     return {
         "profile": profile.model_dump(mode="json"),
@@ -147,7 +147,8 @@ def manifest(profile, seconds, parameters, made):
 
 def dry_run_profile(profile, folder):
     """A copy of a profile with random weights and eight images, written to ``folder``; for trying a chain, not for numbers."""
-    fields = {"name": f"{profile.name} dry run", "pretrained": "", "test": ("miniad-few",), "shots": (1, 2), "draws": 1}
+    fields = {"name": f"{profile.name} dry run", "twin": "", "pretrained": "", "shots": (1, 2), "draws": 1}
+    fields |= {"seen": (), "test": ("miniad-few",)}
     path = Path(folder) / "dry-run.json"
     with replacing(path) as temporary:
         temporary.write_text(profile.model_copy(update=fields | {"dry_run": True}).model_dump_json(indent=1) + "\n")

@@ -13,7 +13,7 @@ from zsadlib.provenance import json_hash, libraries, source_hash, versions
 from zsadlib.study.units import class_name, pictures, score_category
 
 FITTED = CACHE / "fitted"
-APART = {"miniad-development", "miniad-test", "textile", "mvtec-ad", "visa"}  # sets that share no picture
+APART = {"miniad-development", "miniad-seen-test", "textile", "mvtec-ad", "visa"}  # sets that share no picture
 
 
 def build_detector(method, profile, backbone, weights=None):
@@ -88,7 +88,9 @@ def _held(categories):
 def _apart(profile):
     """Whether names alone tell that no picture is in development and in test sets: a part of a set is in both where the set is,
     and a folder may hold anything."""
-    development, test = ({name.partition(":")[0] for name in names} for names in (profile.development, profile.test))
+    development, test = (
+        {name.partition(":")[0] for name in names} for names in (profile.development, profile.reported)
+    )
     return development | test <= APART and not development & test
 
 
@@ -107,7 +109,7 @@ def refuse_what_taught(method, profile, categories):
         return
     known = _held(lessons(profile))
     if without_labels and known & _held(categories):
-        known &= _held(load_split(profile.test))
+        known &= _held(load_split(profile.reported))
     for category in categories:
         if known & _held([category]):
             raise ValueError(

@@ -1,4 +1,4 @@
-"""The categories on which every choice of the study is made. The embedded model has not seen them.
+"""The categories on which choices of the study are made. No embedded model has been trained on them.
 
 A category function takes ``(rng, size)`` and returns an image (size, size, 3), float32 in [0, 1], and the bool mask
 (size, size) of the object (all True for a texture).

@@ -12,7 +12,7 @@ from pathlib import Path
 import joblib
 from tqdm.auto import tqdm
 
-from zsadlib.datasets.miniad import development, test, training
+from zsadlib.datasets.miniad import development, seen_test, training
 from zsadlib.datasets.miniad.defects import KINDS
 from zsadlib.datasets.miniad.pictures import SIZE, generator, picture
 from zsadlib.datasets.miniad.writing import save_picture
@@ -22,13 +22,14 @@ SEED = 2024
 COUNTS = {"train good": 20, "test good": 40, "per defect kind": 10}
 KINDS_PER_CATEGORY = 6
 STAMP = "SHA256"
-# The embedded model sees training categories only; choices are made on development; test is reported.
-SPLITS = {"training": training.CATEGORIES, "development": development.CATEGORIES, "test": test.CATEGORIES}
+# The embedded models are trained on training categories only. Choices are made on development; seen_test was a test set once, and
+# is one no more.
+SPLITS = {"training": training.CATEGORIES, "development": development.CATEGORIES, "seen_test": seen_test.CATEGORIES}
 CATEGORIES = {draw.__name__.replace("_", " "): draw for split in SPLITS.values() for draw in split}
 
 
 def split_names(split):
-    """Category names of a split: "training", "development" or "test"."""
+    """Category names of a split: "training", "development" or "seen_test"."""
     if split not in SPLITS:
         raise ValueError(f"unknown MiniAD split '{split}'; choose one of {', '.join(SPLITS)}")
     return [name for name, draw in CATEGORIES.items() if draw in SPLITS[split]]
