@@ -113,6 +113,7 @@ plots.save(figure, results, "first_light")
 # | 06_few_shot_benchmark | What is one normal photograph worth, beside words? |
 # | 07_ablations | Which part does the work, and does the aligner travel? |
 # | 08_verdict_and_explanation | Can it decide without labels, say why, and be trusted? |
+# | 09_controls | What else could explain these numbers? |
 #
 # The study rebuilds the idea of ALFA (Zhu et al., ACM MM 2024). The paper's own code and tables were not available here:
 # what we could not know is called a *reconstruction* wherever it appears.

@@ -242,12 +242,61 @@ def gains(table, label, xlabel, width=6.5):
     for y, row, shade in zip(place, table.itertuples(), colours, strict=True):
         plot.plot([100 * row.low, 100 * row.high], [y, y], color=shade, lw=2)
         plot.plot(100 * row.gain, y, "o", color=shade, ms=5)
-        plot.annotate(f"{row.up}/{row.of}", (1.01, y), xycoords=("axes fraction", "data"), fontsize=8, va="center")
+        if table.of.max() > 1:
+            plot.annotate(f"{row.up}/{row.of}", (1.01, y), xycoords=("axes fraction", "data"), fontsize=8, va="center")
     plot.axvline(0, color="0.3", lw=1)
     plot.set_yticks(place, table[label].map(literal))
     plot.set_ylim(-0.7, len(table) - 0.3)
     plot.set_xlabel(xlabel)
-    plot.set_title("right margin: categories with a gain", fontsize=8, loc="right")
+    if table.of.max() > 1:
+        plot.set_title("right margin: categories with a gain", fontsize=8, loc="right")
+    return _finished(figure)
+
+
+def dots(table, label, hue, xlabel, width=6.5, at=None):
+    """Values with their 95 % intervals in per cent: one row per ``label``, one colour per ``hue``.
+
+    Args:
+        table: columns ``label``, ``hue``, value, low, high (in [0, 1]). at: where to draw a dashed line, such as chance.
+    """
+    rows, groups = list(dict.fromkeys(table[label])), list(dict.fromkeys(table[hue]))
+    figure, plot = plt.subplots(figsize=(width, 0.9 + len(rows) * (0.16 + 0.13 * len(groups))))
+    for i, (group, shade) in enumerate(zip(groups, sns.color_palette("colorblind", len(groups)), strict=True)):
+        part = table[table[hue] == group]
+        y = [-rows.index(name) - (i - (len(groups) - 1) / 2) * 0.75 / len(groups) for name in part[label]]
+        plot.hlines(y, 100 * part.low, 100 * part.high, color=shade, lw=1.5)
+        plot.plot(100 * part.value, y, "o", color=shade, ms=4, label=literal(group))
+    if at is not None:
+        plot.axvline(100 * at, color="0.4", lw=1, ls="--")
+    plot.set_yticks([-i for i in range(len(rows))], [literal(name) for name in rows])
+    plot.set_ylim(-len(rows) + 0.45, 0.55)
+    plot.set_xlabel(xlabel)
+    plot.legend(loc="upper left", bbox_to_anchor=(1, 1))
+    return _finished(figure)
+
+
+def over_models(panels, width=2.7):
+    """Values with intervals over the models of a study, one panel for each table, one line per ``line`` of it.
+
+    Args:
+        panels: dict of title -> table with columns model, line, value, low, high (in [0, 1], shown in per cent); models in the
+            order of the rows. Lines of one name have one colour in all panels.
+    """
+    lines = list(dict.fromkeys(name for table in panels.values() for name in table.line))
+    shades = dict(zip(lines, sns.color_palette("colorblind", len(lines)), strict=True))
+    figure, axes = plt.subplots(1, len(panels), figsize=(width * len(panels) + 1.3, 3), squeeze=False)
+    for plot, (title, table) in zip(axes[0], panels.items(), strict=True):
+        models, names = list(dict.fromkeys(table.model)), list(dict.fromkeys(table.line))
+        for i, name in enumerate(names):
+            part = table[table.line == name]
+            x = np.array([models.index(model) for model in part.model]) + 0.09 * (i - (len(names) - 1) / 2)
+            plot.vlines(x, 100 * part.low, 100 * part.high, color=shades[name], lw=1.2, alpha=0.7)
+            plot.plot(x, 100 * part.value, "o-", color=shades[name], ms=3.5, lw=1, label=literal(name))
+        plot.set_xticks(range(len(models)), [literal(model) for model in models], rotation=20)
+        plot.set_title(literal(title), fontsize=9)
+        plot.axhline(0, color="0.4", lw=1)
+    known = {text: mark for plot in axes[0] for mark, text in zip(*plot.get_legend_handles_labels(), strict=True)}
+    axes[0, -1].legend(known.values(), known.keys(), loc="upper left", bbox_to_anchor=(1, 1))
     return _finished(figure)
 
 

@@ -20,6 +20,9 @@ from zsadlib.evaluation.verdict import logits
 
 TIE = 1e-6  # similarities closer than this are equal: one sentence on both sides differs by float32's rounding
 FOLDS, KNOTS = 5, 4
+ERRORS = [
+    "base", "images", "wrong", "log_loss", "gain", "gain_low", "gain_high", "auroc", "auroc_with", "coefficient", "low", "high",
+]  # fmt: skip
 RIDGE = 100.0  # scikit-learn's C: weak, there only to keep coefficients finite where classes separate
 
 
@@ -197,16 +200,13 @@ def predicts_errors(table, n=bootstrap.DRAWS, seed=0):
         by how much ambiguity lowers it, both by ``FOLDS``-fold cross-validation; gain_low and gain_high; auroc of predicting
         wrong verdicts with the base, and auroc_with ambiguity, cross-validated; ``coefficient`` of ambiguity in log odds per
         standard deviation, fitted to all images; low and high. Intervals are 95 % over ``bootstrap.counts`` of the images
-        in each category; that of the gain takes the cross-validated predictions as they are.
-
-    Raises:
-        ValueError: fewer than ``FOLDS`` verdicts are wrong, or right.
+        in each category; that of the gain takes the cross-validated predictions as they are. Where fewer than ``FOLDS``
+        verdicts are wrong, or right, nothing can be fitted, and all but base, images and wrong is missing (NaN).
     """
     wrong = ((table.score >= table.threshold) != table.label.astype(bool)).to_numpy()
     if not FOLDS <= wrong.sum() <= wrong.size - FOLDS:
-        raise ValueError(
-            f"{wrong.sum()} of {wrong.size} verdicts are wrong; at least {FOLDS} must be, and {FOLDS} right"
-        )
+        counted = {"base": ["distance", "score"], "images": wrong.size, "wrong": int(wrong.sum())}
+        return pd.DataFrame(counted).reindex(columns=ERRORS)
     drawn = np.empty((n + 1, wrong.size), int)
     for name, places in table.reset_index(drop=True).groupby("category").groups.items():
         drawn[:, places] = bootstrap.counts(table.label.to_numpy()[places], name, n)
@@ -229,8 +229,4 @@ def predicts_errors(table, n=bootstrap.DRAWS, seed=0):
             | {"gain_low": gain_low, "gain_high": gain_high, "auroc": roc_auc_score(wrong, chance)}
             | {"auroc_with": roc_auc_score(wrong, chance_with), "coefficient": coefficient, "low": low, "high": high}
         )
-    return pd.DataFrame(rows)
-
-
-# What a notebook may ask, beside ``measures`` of a whole bank, of single images; by name.
-OF_IMAGES = {f.__name__: f for f in (image_ambiguity, mean_confusion, predicts_errors)}
+    return pd.DataFrame(rows, columns=ERRORS)
