@@ -24,6 +24,7 @@ mode = "replay"  # "record" or "live" ask again (a local LLM, or the server of O
 
 # %%
 import random
+import textwrap
 from importlib.metadata import version
 
 import pandas as pd
@@ -94,6 +95,12 @@ print(kept, dropped, sep="\n")
 # category of the development split we ask: how many prompts lie on their own side of the axis from normal to abnormal
 # (*side accuracy*), and how different are the prompts of a side from each other (*diversity*)? The static states span the axis
 # themselves, so theirs is no achievement.
+#
+# The static states are published, and anyone can record the local LLM's answers again. The strong bank can only be replayed, so
+# no claim of this study rests on it alone. What is known of it is in its files:
+
+# %%
+print(textwrap.fill(prompts.load_bank("strong", category).provenance, 100))
 
 # %%
 backbone = study.profile_backbone(settings)

@@ -34,14 +34,14 @@ MINI = ROOT / "results" / "mini"
 def small_study(tmp_path_factory):
     """The whole chain through papermill, a few images per category."""
     folder = tmp_path_factory.mktemp("study") / "mini"
-    return chain.run("mini", {"limit": "6"}, folder)
+    return chain.run("mini", {"limit": "6", "draws": "1"}, folder)
 
 
 def test_the_chain_runs_end_to_end(small_study):
     names = [p.stem for p in chain.notebook_scripts()]
     assert [p.stem for p in sorted((small_study / "notebooks").glob("*.ipynb"))] == names and len(names) >= 6
     record = json.loads((small_study / "manifest.json").read_text())
-    assert set(record["seconds"]) == set(names) and record["parameters"] == {"limit": "6"}
+    assert set(record["seconds"]) == set(names) and record["parameters"] == {"limit": "6", "draws": "1"}
     assert record["weights_sha256"][embedded.WEIGHTS.name] == sha256(embedded.WEIGHTS)
     assert record["prompt_bank_sha256"] == prompt_bank_hash()
     table = pd.read_csv(small_study / "benchmark.csv")

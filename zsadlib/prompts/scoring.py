@@ -63,7 +63,7 @@ def build_ensemble(backbone, category, normal, abnormal, templates=TEMPLATES):
             f"category '{category}' has {len(normal)} normal and {len(abnormal)} abnormal prompts; each side needs one"
         )
     prompts = [*normal, *abnormal, *(s.format(category) for s in STATIC_NORMAL + STATIC_ABNORMAL)]
-    unique = list(dict.fromkeys(prompts))
+    unique = sorted(set(prompts))  # in one order, so that a bank whose sides were swapped is the same list to the store
     vectors = dict(zip(unique, embed_prompts(backbone, unique, templates), strict=True))
     t = torch.stack([vectors[p] for p in prompts])
     n, a = len(normal), len(abnormal)
