@@ -16,10 +16,8 @@
 # The paper calls it *cross-semantic ambiguity*: a prompt that describes what this image does not show, or that fits the other
 # side, makes normal and abnormal embeddings overlap and misleads the score.
 #
-# **The model of notebooks 2 to 4** is a *twin* of the study's own. The study's model was taught damage so directly that
-# almost any words for it work, which is good for finding defects and hides what the paper is about. The twin was trained as
-# CLIP is, with one caption a picture, and only three in ten damaged pictures had a caption that mentions the damage
-# (appendix A3). Its recipe was fixed before any number of these three notebooks was looked at.
+# A caution: the model of this study, the *specialist*, was taught damage so directly that almost any words for it work. That is
+# good for finding defects and leaves little room for what the paper is about (its card says what it was taught).
 
 # %% tags=["parameters"]
 profile = "mini"
@@ -36,7 +34,7 @@ from zsadlib.prompts import ambiguity, scoring
 
 plots.use_style()
 pd.set_option("display.max_colwidth", 100)
-settings, results = profiles.load_twin(profile), study.results_folder(profile)
+settings, results = profiles.load_profile(profile), study.results_folder(profile)
 backbone = study.profile_backbone(settings)
 categories = {c.name: c for c in datasets.load_split(settings.development, limit)}
 print(f"model: {backbone.name}, weights: {backbone.pretrained}")

@@ -14,8 +14,7 @@
 # **Question.** CLIP aligns the *image* with language. How does a *patch* learn the language without any training?
 #
 # The last block of the vision tower yields one class token, which was trained to agree with text, and a grid of patch tokens,
-# which were not. The paper *projects the alignment from the global to the local space*, training-free. The model is the twin of
-# notebook 2: nothing in its training ever looked at a part of a picture.
+# which were not. The paper *projects the alignment from the global to the local space*, training-free.
 
 # %% tags=["parameters"]
 profile = "mini"
@@ -38,7 +37,7 @@ from zsadlib.models.encoded import values, windows
 from zsadlib.prompts import TEMPLATES, scoring
 
 plots.use_style()
-settings, results = profiles.load_twin(profile), study.results_folder(profile)
+settings, results = profiles.load_profile(profile), study.results_folder(profile)
 backbone = study.profile_backbone(settings)
 splits = datasets.load_splits(settings, limit, masks=True)
 development, last = splits["development"], list(splits)[-1]  # the split that is reported

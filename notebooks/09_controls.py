@@ -75,13 +75,11 @@ plots.save(figure, results, "controls_words")
 # - *nonsense*: "purple bolt that sings", on both sides;
 # - *swapped*: the LLM's own prompts, a share of them on the wrong side.
 #
-# The model is the twin of notebook 2. All prompts count the same (`mean`), so nothing repairs a control.
+# All prompts count the same (`mean`), so nothing repairs a control.
 
 # %%
-plain = profiles.load_twin(profile)
-twin = study.profile_backbone(plain)
 asked = [c for c in categories if prompts.is_recorded(llm, c.noun) and c.has_masks]
-image = {c.name: study.encode_category(twin, c).image for c in asked}
+image = {c.name: study.encode_category(backbone, c).image for c in asked}
 assert asked, f"no category has recorded prompts of {llm}; choose another llm"
 said = {c.name: prompts.load_bank(llm, c.noun).answers for c in asked}
 
@@ -89,7 +87,7 @@ said = {c.name: prompts.load_bank(llm, c.noun).answers for c in asked}
 # %%
 def auroc_draws(c, answers):
     """Bootstrap draws of the image AUROC of one category with these sentences."""
-    text = scoring.adapt(image[c.name], scoring.join_answers(twin, c.noun, [answers]))
+    text = scoring.adapt(image[c.name], scoring.join_answers(backbone, c.noun, [answers]))
     return bootstrap.image_draws(c.labels, scoring.anomaly_score(image[c.name], *text).numpy(), c.name)
 
 
@@ -145,7 +143,7 @@ matched = {
 confused, rows = [], []
 for bank, some in matched.items():
     for c in asked:
-        ensemble = scoring.join_answers(twin, c.noun, [some[c.name]])
+        ensemble = scoring.join_answers(backbone, c.noun, [some[c.name]])
         pairs = ambiguity.mean_confusion(image[c.name], ensemble, c.labels, c.name)
         confused.append({"bank": bank, "category": c.name, "split": split_of[c.name]} | pairs)
         text = scoring.adapt(image[c.name], ensemble)

@@ -54,7 +54,6 @@ FIGURES = {
     "bars": lambda: plots.bars(_table(), "x", "value", "hue", "%"),
     "gains": lambda: plots.gains(_table(gain=0.1, low=0.05, high=0.2, up=1, of=2), "x", "points"),
     "dots": lambda: plots.dots(_table(low=0.05, high=0.2), "x", "hue", "%", at=0.5),
-    "over_models": lambda: plots.over_models({HOSTILE: _table(low=0.05, high=0.2, line=HOSTILE, model=HOSTILE)}),
     "curves": lambda: plots.curves(_table(x=[1.0, 2.0]), "x", "hue", "%"),
     "panels": lambda: plots.curves(_table(x=[1.0, 2.0]), "x", "hue", "%", panels=True),
     "reasons": lambda: plots.reasons([_picture()], [HOSTILE], [[REASON]], MASKS[:1]),

@@ -110,14 +110,6 @@ def test_a_dry_run_is_marked_and_stays_out_of_results(tmp_path, monkeypatch):
         loading.profile_backbone(plan)
 
 
-def test_prompts_are_studied_on_the_twin_of_a_profile_on_the_profiles_own_sets():
-    mini = profiles.load_profile("mini")
-    twin = profiles.load_twin("mini")
-    assert (twin.backbone, twin.pretrained) == (embedded.TWIN, "state-30") and mini.backbone == embedded.NAME
-    assert (twin.development, twin.seen, twin.test) == (mini.development, mini.seen, mini.test)
-    assert profiles.load_twin("paper") == profiles.load_profile("paper")  # a CLIP needs none
-
-
 def test_sets_come_by_what_they_are_for(tmp_path):
     write_category(tmp_path / "chosen" / "key", "key")
     write_category(tmp_path / "told" / "bolt", "bolt")
@@ -130,7 +122,7 @@ def test_sets_come_by_what_they_are_for(tmp_path):
 
 def test_the_profiles_are_valid_and_say_the_published_settings():
     paper, large = profiles.load_profile("paper"), profiles.load_profile("large")
-    assert profiles.profile_names() == ["large", "mini", "paper", "twin"]
+    assert profiles.profile_names() == ["large", "mini", "paper"]
     assert (paper.backbone, paper.pretrained, paper.image_size) == ("ViT-B-16-plus-240", "laion400m_e32", 240)
     assert (large.pretrained, large.image_size, large.layers) == ("openai", 518, (6, 12, 18, 24))
     assert paper.test == large.test == ("mvtec-ad", "visa") and paper.precision == "float32"

@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import re
 
 import jupytext
 import nbformat
@@ -152,6 +153,14 @@ def test_the_committed_training_notebook_is_the_run_of_the_committed_weights():
     printed = "".join(o.get("text", "") for c in notebook.cells for o in c.get("outputs", []))
     size = embedded.WEIGHTS.stat().st_size / 1e6
     assert f"{recipe.STEPS + recipe.FINISH} steps, weights of {size:.1f} MB" in printed
+
+
+def test_how_the_specialist_was_trained_is_told_in_the_same_words_everywhere():
+    (words,) = [p for p in embedded.__doc__.split("\n\n") if p.startswith("The specialist w")]
+    places = [ROOT / "README.md", embedded.FOLDER / "MODEL_CARD.md", A1]
+    for place in places:
+        told = " ".join(re.sub(r"^# ", "", place.read_text(), flags=re.M).split())
+        assert " ".join(words.split()) in told, place
 
 
 def test_oddness_is_the_distance_to_the_most_similar_places_that_do_not_touch():

@@ -3,16 +3,11 @@
 import json
 import re
 
-import jupytext
-import nbformat
 import numpy as np
-import papermill
 import pytest
 import torch
 from conftest import stop_at_call
-from safetensors import safe_open
 from safetensors.torch import load_file
-from timm.models.vision_transformer import Block
 from torch.nn import functional as F
 
 from zsadlib.datasets import miniad
@@ -193,66 +188,3 @@ def test_a_stopped_training_continues_as_if_it_had_not_been_stopped(tmp_path, ph
     for name in ("zsad-twin-state-30.safetensors", "lite0.safetensors"):
         a, b = (load_file(tmp_path / folder / name) for folder in "ab")
         assert a.keys() == b.keys() and all(torch.allclose(a[k].float(), b[k].float(), atol=2e-3, rtol=1e-2) for k in a)
-
-
-# ---------------------------------------------------------------------------------------------------------------- weights
-
-
-def _header(dose):
-    with safe_open(embedded.tags(embedded.TWIN)[embedded.DOSES[dose]], "pt") as file:
-        return file.metadata(), {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-
-
-@pytest.mark.parametrize("dose", DOSES)
-def test_the_weights_say_how_they_were_trained_and_hold_no_stem(dose):
-    about, tensors = _header(dose)
-    assert (float(about["dose"]), int(about["steps"])) == (dose, twins.STEPS)
-    assert about["recipe"] == _header(DOSES[0])[0]["recipe"] and f"{twins.SCENES} scenes" in about["recipe"]
-    assert set(json.loads(about["trained_on"])) == set(miniad.split_names("training"))
-    assert tensors and not [name for name in tensors if name.startswith((twins.STEM, "text.transformer."))]
-    assert all(tensor.dtype == torch.float16 for tensor in tensors.values())
-
-
-def test_the_doses_are_different_models_on_one_frozen_stem_which_is_the_specialists():
-    frozen, specialist = load_file(embedded.FROZEN), load_file(embedded.WEIGHTS)
-    for name, tensor in frozen.items():
-        if name.split(".")[-1] not in ("mean", "std"):
-            assert torch.equal(tensor, specialist[name]), name
-    first, second, third = (_header(dose)[1]["visual.head.weight"] for dose in DOSES)
-    assert not torch.equal(first, second) and not torch.equal(second, third)
-
-
-def test_a_twin_has_no_part_that_is_not_clips(backbone):
-    twin = load_backbone(embedded.TWIN, "state-30")
-    assert {type(block) for block in twin.visual.trunk.blocks} == {Block}
-    assert not [name for name, _ in twin.visual.named_parameters() if "ask" in name or "tell" in name or "fine" in name]
-    assert type(backbone.visual.trunk.blocks[0]) is embedded.GatheringBlock  # the specialist has
-
-
-def test_all_vision_weights_together_are_small():
-    assert sum(path.stat().st_size for path in embedded.FOLDER.glob("*.safetensors")) < 20e6
-
-
-@pytest.mark.parametrize("kind", ["specialist", "twins"])
-def test_how_they_were_trained_is_told_in_the_same_words_everywhere(kind):
-    (words,) = [p for p in embedded.__doc__.split("\n\n") if p.startswith(f"The {kind} w")]
-    notebook = {"specialist": "A1_train_the_embedded_model", "twins": "A3_train_the_twins"}[kind]
-    places = [ROOT / "README.md", embedded.FOLDER / "MODEL_CARD.md", ROOT / f"notebooks/appendix/{notebook}.py"]
-    for place in places:
-        told = " ".join(re.sub(r"^# ", "", place.read_text(), flags=re.M).split())
-        assert " ".join(words.split()) in told, place
-
-
-def test_the_committed_notebook_is_the_run_of_the_committed_weights():
-    notebook = nbformat.read(A3.with_suffix(".ipynb"), 4)
-    assert [c.source for c in notebook.cells] == [c.source for c in jupytext.read(A3).cells]
-    printed = "".join(o.get("text", "") for c in notebook.cells for o in c.get("outputs", []))
-    for dose in DOSES:
-        assert f"{dose}: '{embedded.tags(embedded.TWIN)[embedded.DOSES[dose]].stat().st_size / 1e6:.1f} MB'" in printed
-
-
-def test_the_notebook_runs(photographs, tmp_path):
-    jupytext.write(jupytext.read(A3), tmp_path / "A3.ipynb")
-    small = {"work": str(tmp_path / "work"), "scenes": 4, "steps": 2, "whole": 1, "batch": 8, "limit": 3}
-    papermill.execute_notebook(tmp_path / "A3.ipynb", tmp_path / "out.ipynb", small, progress_bar=False)
-    assert (tmp_path / "work" / "zsad-twin-state-30.safetensors").is_file()

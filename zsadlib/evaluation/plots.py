@@ -275,31 +275,6 @@ def dots(table, label, hue, xlabel, width=6.5, at=None):
     return _finished(figure)
 
 
-def over_models(panels, width=2.7):
-    """Values with intervals over the models of a study, one panel for each table, one line per ``line`` of it.
-
-    Args:
-        panels: dict of title -> table with columns model, line, value, low, high (in [0, 1], shown in per cent); models in the
-            order of the rows. Lines of one name have one colour in all panels.
-    """
-    lines = list(dict.fromkeys(name for table in panels.values() for name in table.line))
-    shades = dict(zip(lines, sns.color_palette("colorblind", len(lines)), strict=True))
-    figure, axes = plt.subplots(1, len(panels), figsize=(width * len(panels) + 1.3, 3), squeeze=False)
-    for plot, (title, table) in zip(axes[0], panels.items(), strict=True):
-        models, names = list(dict.fromkeys(table.model)), list(dict.fromkeys(table.line))
-        for i, name in enumerate(names):
-            part = table[table.line == name]
-            x = np.array([models.index(model) for model in part.model]) + 0.09 * (i - (len(names) - 1) / 2)
-            plot.vlines(x, 100 * part.low, 100 * part.high, color=shades[name], lw=1.2, alpha=0.7)
-            plot.plot(x, 100 * part.value, "o-", color=shades[name], ms=3.5, lw=1, label=literal(name))
-        plot.set_xticks(range(len(models)), [literal(model) for model in models], rotation=20)
-        plot.set_title(literal(title), fontsize=9)
-        plot.axhline(0, color="0.4", lw=1)
-    known = {text: mark for plot in axes[0] for mark, text in zip(*plot.get_legend_handles_labels(), strict=True)}
-    axes[0, -1].legend(known.values(), known.keys(), loc="upper left", bbox_to_anchor=(1, 1))
-    return _finished(figure)
-
-
 def curves(table, x, hue, ylabel, y="value", panels=False, width=3.2):
     """Values (in [0, 1], shown in per cent) over a knob on a logarithmic axis: one line per ``hue``, or one panel each."""
     groups = list(table.groupby(hue, sort=False))

@@ -4,7 +4,8 @@ The vision tower is a hybrid ViT (convolutional stem, three transformer blocks, 
 MiniLM sentence encoder of an installed package plus one linear layer. ``register`` makes them models that open_clip
 knows by name; nothing else in the library is special about them. Architecture and training are this project's own.
 
-There are two kinds; README, model card and notebooks tell in the same words what they were taught.
+There are two kinds; README, model card and notebooks tell in the same words what they were taught. (The weights of the twins are
+not shipped yet.)
 
 The specialist was trained for damage: several sentences are right for a picture, nearly all of them about the object's state.
 Its losses contrast pictures with sentences, and "good" with "damaged" for one object and for photographs of one drawing. In the

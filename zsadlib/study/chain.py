@@ -147,7 +147,7 @@ def manifest(profile, seconds, parameters, made):
 
 def dry_run_profile(profile, folder):
     """A copy of a profile with random weights and eight images, written to ``folder``; for trying a chain, not for numbers."""
-    fields = {"name": f"{profile.name} dry run", "twin": "", "pretrained": "", "shots": (1, 2), "draws": 1}
+    fields = {"name": f"{profile.name} dry run", "pretrained": "", "shots": (1, 2), "draws": 1}
     fields |= {"seen": (), "test": ("miniad-few",)}
     path = Path(folder) / "dry-run.json"
     with replacing(path) as temporary:
