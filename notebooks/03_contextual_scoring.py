@@ -211,8 +211,8 @@ for row in told.sort_values("split").itertuples():
 
 # %% [markdown]
 # `anchor` and `typical` drop or lighten the prompts on the wrong side for every image alike; in `salience` and `margin` each
-# image has a say. The embedded model was trained with captions of this project's own, WinCLIP's static phrases among them: it has read
-# static prompts before, and an LLM's sentences are new to it. The profile's reading was chosen on development.
+# image has a say. The embedded model was trained with captions of this project's own, WinCLIP's static phrases among them: it
+# has read static prompts before, and an LLM's sentences are new to it. The profile's reading was chosen on development.
 #
 # ## Exercises
 #
