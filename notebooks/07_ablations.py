@@ -305,7 +305,7 @@ for row in bases.itertuples():
 # %% [markdown]
 # In the committed run of `mini` the aligner carries the maps. For the image verdict the stack adds nothing on these
 # categories: what the small LLM's sentences cost, contextual scoring gives back, and both intervals include zero; in the
-# maps both steps are small but clear. On these pictures static phrases do as well (the embedded model was trained with
+# maps both steps are small. On these pictures static phrases do as well (the embedded model was trained with
 # them; notebook 3). A few dozen images are enough to fit the aligner. It does not travel well: fitted on textiles it
 # loses much on MiniAD, and on the textiles themselves every aligner is at chance. Without words and trained blocks the
 # oddness alone gets well above chance, and far below the whole.

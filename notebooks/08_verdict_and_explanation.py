@@ -142,8 +142,9 @@ plots.save(figure, results, "verdict")
 #
 # ## Reasons in words, each with its place
 #
-# For an image, the prompts with the largest weight on the side that won. Each is asked alone: its own small map shows where
-# *this* sentence, rather than the whole side, sees something. Shown: the image with the middle score of three kinds of defect.
+# For an image, the prompts with the largest weight on the side that won. Each is asked alone and has a small map of its own.
+# Shown: the image with the middle score of three kinds of defect. Do not read too much into the places: notebook 9 compares these
+# maps with the map of the whole side, and they are nearly the same.
 
 # %%
 data = next(c for c in categories if c.name == category)
