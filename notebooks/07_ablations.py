@@ -40,7 +40,7 @@ backbone = study.profile_backbone(settings)
 
 # %%
 splits = datasets.load_splits(settings, limit, masks=True)
-development, last = splits["development"], list(splits)[-1]  # the split that is reported
+development, last = splits["development"], datasets.reported_split(splits)  # the split that is reported
 test = splits[last]
 textile = datasets.load_dataset("textile:200")[0].take(limit)
 own = datasets.read_category(photographs, photographs_of).take(limit) if photographs else None
@@ -165,7 +165,8 @@ figure = plots.gains(added, "label", f"gain over the row above (points), {last}"
 plots.save(figure, results, "ablation_stack")
 
 # %% [markdown]
-# Raw patches are a weak start. What does the whole of ALFA gain over the published baseline, and over no words at all?
+# Raw patches are a weak start. What does the whole of ALFA gain over the published baseline, and over `self-similarity`,
+# which reads no word?
 
 # %%
 everything, bases = found[names[-1]], []
@@ -204,11 +205,10 @@ study.save_table(wordless, results, "ablation_without_words")
 
 # %%
 if len(wordless):
-    last = found[names[-1]]
     beside = (
         wordless.set_index("category")[["image_auroc", "pixel_auroc", "pixel_aupro"]].mean().to_frame("oddness alone")
     )
-    beside["all of ALFA"] = [bootstrap.interval(list(last[metric]))[1] for metric in beside.index]
+    beside["all of ALFA"] = [bootstrap.interval(list(everything[metric]))[1] for metric in beside.index]
     display(beside.mul(100).round(1))
 
 # %% [markdown]
@@ -279,11 +279,8 @@ else:
 # ## What we learn
 
 # %%
-for metric, group in parts.groupby("metric", sort=False):
-    best = group.dropna().nlargest(1, "gain").iloc[0]
-    print(
-        f"{metric}: the largest step is '{best.part}' with {100 * best.gain:+.1f} points, up in {best.up:.0f} of {best.of:.0f}"
-    )
+for row in added.itertuples():
+    print(paired.sentence(f"{row.label}, over the row above", row._asdict()))
 
 # %%
 spread = fits.groupby("knob").pixel_auroc.agg(lambda v: 100 * (v.max() - v.min()))

@@ -42,7 +42,7 @@ settings, results = profiles.load_profile(profile), study.results_folder(profile
 backbone = study.profile_backbone(settings)
 detector = study.build_detector("alfa", settings, backbone)
 splits = datasets.load_splits(settings, limit, masks=True)
-last = list(splits)[-1]  # the split that is reported
+last = datasets.reported_split(splits)  # the split that is reported
 categories = [c for split in splits.values() for c in split]
 split_of = {c.name: split for split, some in splits.items() for c in some}
 
@@ -274,10 +274,25 @@ print(
     f"'{settings.threshold}': F1 {own.f1:.1f}, accuracy {own.accuracy:.1f}; oracle: {best.f1:.1f} and {best.accuracy:.1f}."
 )
 print(f"In batches without a defect it raises false alarms on {alarms:.1f} % of the images.")
-for row in right[right.split == last].itertuples():
-    bounds = f"[{100 * row.low:.0f}, {100 * row.high:.0f}]"
-    words = f"the heaviest prompt names the defect in {100 * row.right:.0f} % {bounds}"
-    print(f"{row.prompts}: {words}, chance {100 * row.chance:.0f} %, constant {100 * row.constant:.0f} %")
+nothing = means.xs("one in ten", level="defects").accuracy.unstack("rule")
+for split, row in nothing.iterrows():
+    better = [rule for rule in verdict.THRESHOLDS if row[rule] > row.nothing]
+    print(f"{split}, one image in ten defective: more often right than 'nothing': {', '.join(better) or 'no rule'}")
+
+
+# %%
+def against(row, value):
+    return "more often than" if row.low > value else "less often than" if row.high < value else "about as often as"
+
+
+for row in right.itertuples():
+    print(
+        f"{row.split}, {row.prompts}: the heaviest prompt names the defect in {row.right:.0%} [{row.low:.0%}, {row.high:.0%}], "
+        f"{against(row, row.chance)} chance ({row.chance:.0%}) and {against(row, row.constant)} one fixed sentence would "
+        f"({row.constant:.0%})"
+    )
+
+# %%
 at = 100 * pointing[pointing.split == last][["prompt", "map", "chance"]].mean()
 print(
     f"hottest place on the defect: heaviest prompt {at.prompt:.0f} %, whole map {at['map']:.0f} %, chance {at.chance:.0f} %"
@@ -285,13 +300,10 @@ print(
 print("ECE: " + ", ".join(f"{name} {100 * value:.1f}" for name, value in errors.items()))
 
 # %% [markdown]
-# Three cautions, on the committed run of `mini`. Where one image in ten is defective, calling every image normal would be
-# right more often than any rule without labels: look at the missed defects and the false alarms, not at accuracy alone. An
-# LLM's prompts alone name the kind of defect more often than chance, but no more often, within their intervals, than always
-# picking the one best sentence would; joined with the static ones, as the profile uses them, they are at chance: they say
-# *that* something is wrong rather than *what*. And the place of a reason is the most abnormal place by that sentence: on
-# most test images it is on the defect, but the category shown above is among the worst, where a part of the object draws
-# the map.
+# Two cautions. Where few images are defective, calling every image normal is right very often: look at the missed defects and
+# the false alarms, not at accuracy alone. And a reason says *that* something is wrong rather than *what*: compare how often the
+# heaviest prompt of the profile's banks names the defect with chance. Its place is the most abnormal place by that sentence. In
+# the category shown above, a part of the object often draws it.
 #
 # ## Exercises
 #

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import tomllib
 
 import jupytext
@@ -113,11 +114,32 @@ def test_a_dry_run_is_marked_and_stays_out_of_results(tmp_path, monkeypatch):
 def test_sets_come_by_what_they_are_for(tmp_path):
     write_category(tmp_path / "chosen" / "key", "key")
     write_category(tmp_path / "told" / "bolt", "bolt")
-    sets = {"development": (str(tmp_path / "chosen"),), "seen": (), "test": (str(tmp_path / "told"),)}
-    splits = datasets.load_splits(profiles.load_profile("mini").model_copy(update=sets), 3)
-    assert {split: [(c.name, len(c.test)) for c in some] for split, some in splits.items()} == {
-        "development": [("key", 3)], "test": [("bolt", 3)],
-    }  # fmt: skip
+    write_category(tmp_path / "known" / "coin", "coin")
+    shutil.rmtree(tmp_path / "told" / "bolt" / "ground_truth")
+    sets = {
+        part: (str(tmp_path / name),) for part, name in (("development", "chosen"), ("seen", "known"), ("test", "told"))
+    }
+    plan = profiles.load_profile("mini").model_copy(update=sets)
+
+    def found(**options):
+        return {split: [(c.name, len(c.test)) for c in some] for split, some in datasets.load_splits(**options).items()}
+
+    three = {"development": [("key", 3)], "seen test": [("coin", 3)], "test": [("bolt", 3)]}
+    assert found(profile=plan, limit=3) == three and datasets.reported_split(three) == "test"
+    masked = found(profile=plan, limit=3, masks=True)
+    assert masked == {"development": [("key", 3)], "seen test": [("coin", 3)]}
+    assert datasets.reported_split(masked) == "seen test"
+    assert list(found(profile=plan.model_copy(update={"seen": ()}))) == ["development", "test"]
+    with pytest.raises(ValueError, match="nothing to report on beside development"):
+        datasets.reported_split({"development": []})
+
+
+def test_the_readme_says_of_the_llm_what_notebook_9_measured():
+    """No better than as many static ones, and no better than its own examples cut up, until a run says otherwise."""
+    table = pd.read_csv(MINI / "controls_llm.csv")
+    assert "do no better than as many static ones" in (ROOT / "README.md").read_text()
+    rivals = table[table.control.isin(["static-like", "recombined"])]
+    assert len(rivals) >= 4 and (rivals.high >= 0).all()
 
 
 def test_the_profiles_are_valid_and_say_the_published_settings():

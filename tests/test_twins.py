@@ -12,7 +12,6 @@ from torch.nn import functional as F
 
 from zsadlib.datasets import miniad
 from zsadlib.datasets.miniad import materials
-from zsadlib.files import ROOT
 from zsadlib.models import embedded
 from zsadlib.models.loading import load_backbone
 from zsadlib.prompts.banks import STATIC_ABNORMAL, STATIC_NORMAL
@@ -20,7 +19,6 @@ from zsadlib.training import alt_texts, captions, pictures, scenes, twins
 from zsadlib.training.pictures import GROUP, STATES
 
 DOSES = sorted(embedded.DOSES)
-A3 = ROOT / "notebooks" / "appendix" / "A3_train_the_twins.py"
 
 
 def fact(state="good", **others):

@@ -9,7 +9,8 @@ FOLDER = Path(__file__).parent / "profiles"
 
 
 class Profile(BaseModel):
-    """Which model, which sets, which choices. The choices were made on development categories and frozen here.
+    """Which model, which sets, which choices. The choices were made on development and frozen here (that of
+    ``threshold`` with the seen test in view).
 
     ``methods`` (without support images) and ``few_shot`` name detectors.
     ``development``, ``seen`` and ``test`` name data sets (``datasets.load_dataset``): those on which choices are made, former

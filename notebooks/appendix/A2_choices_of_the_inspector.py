@@ -15,9 +15,10 @@
 # larger than the model's input is looked at, and which method is used when normal photographs are at hand. What are these
 # choices worth?
 #
-# Everything here is chosen on two sets: MiniAD's *development* categories, and the magnetic tile, photographs that this project
-# does not contain and calls its *real development set*. No test set is looked at. Give the folder of the magnetic tile (in the
-# MVTec AD layout) as `photographs` to compute its tables again; else those of the published run are shown.
+# Everything here is chosen on two sets: MiniAD's *development* categories, and the magnetic tile, photographs that this
+# project does not contain and calls its *real development set*. No test set is looked at. (The published tables were made
+# with an earlier recording of the LLM's prompts.) Give the folder of the magnetic tile (in the MVTec AD layout) as
+# `photographs` to compute its tables again; else those of the published run are shown.
 
 # %% tags=["parameters"]
 profile = "mini"

@@ -57,7 +57,7 @@ def prompts_list():
 
 
 def study_categories():
-    """Every category of the mini study that is scored: development, test, textile and magnetic tile."""
+    """Every category of the mini study that is scored: development, seen test, textile and magnetic tile."""
     from zsadlib.datasets import miniad
 
     return [*miniad.split_names("development"), *miniad.split_names("seen_test"), "textile", "magnetic tile"]

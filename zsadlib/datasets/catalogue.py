@@ -64,3 +64,17 @@ def load_splits(profile, limit=0, masks=False):
     names = {"development": profile.development, "seen test": profile.seen, "test": profile.test}
     found = {split: load_split(some, limit, masks) for split, some in names.items()}
     return {split: categories for split, categories in found.items() if categories}
+
+
+def reported_split(splits):
+    """Name of the split of ``load_splits`` whose results are reported: the last, which must not be development.
+
+    Raises:
+        ValueError: there is none beside development.
+    """
+    name = list(splits)[-1]
+    if name == "development":
+        raise ValueError(
+            "there is nothing to report on beside development; name sets under 'seen' or 'test' in the profile"
+        )
+    return name

@@ -76,8 +76,9 @@ class Alfa(Detector):
     def explain(self, encoded, top=3, threshold=0.5):
         """The heaviest prompts of the side that won, each with its own map. (This project's reading of "in words".)
 
-        A prompt is judged alone against the other side's adapted embedding: its map says *where* this sentence, rather than
-        the whole side, sees something abnormal. Only words explain: the memory of a few-shot detector is left out.
+        A prompt is judged alone against the other side's adapted embedding. Its map says where this sentence sees something
+        abnormal, which is nearly where the whole side does (notebook 9). Only words explain: the memory of a few-shot detector
+        is left out.
 
         Args:
             encoded: ``Encoded`` images. top: prompts per image, largest weight first; those of weight 0 are left out.

@@ -2,7 +2,8 @@
 
 The F1-max of published tables picks its threshold with the labels of the test images. Here are thresholds that a user can
 have: from the prompts and the image alone (``half``), or from the unlabelled scores of a batch (``otsu``, ``mixture``,
-``two_groups``). Which one a profile uses was decided on development categories. (All are this project's; the paper reports
+``two_groups``). Which one a profile uses was decided on development categories, with the seen test
+categories in view (notebook 8). (All are this project's; the paper reports
 none.) ``batches`` simulates scores of good images only, on which a rule that sees groups everywhere gives itself away.
 """
 

@@ -4,8 +4,8 @@ The vision tower is a hybrid ViT (convolutional stem, three transformer blocks, 
 MiniLM sentence encoder of an installed package plus one linear layer. ``register`` makes them models that open_clip
 knows by name; nothing else in the library is special about them. Architecture and training are this project's own.
 
-There are two kinds; README, model card and notebooks tell in the same words what they were taught. (The weights of the twins are
-not shipped yet.)
+There are two kinds. README, model card and notebook A1 tell in the same words what the specialist was taught; the weights of the
+twins are not shipped yet.
 
 The specialist was trained for damage: several sentences are right for a picture, nearly all of them about the object's state.
 Its losses contrast pictures with sentences, and "good" with "damaged" for one object and for photographs of one drawing. In the
@@ -13,7 +13,7 @@ last steps crops of a photograph are judged as well, and nothing says which crop
 the damage is in view; intact ones are framed without such a place. Two parts of it are not CLIP's: its stem tells each place how
 unlike the rest of its own image it is, and its class token collects maxima over the patches.
 
-The twins were trained by CLIP's recipe and nothing else: one caption a picture, about everything that can be seen, and plain
+The twins are trained by CLIP's recipe and nothing else: one caption a picture, about everything that can be seen, and plain
 contrast over the batch. There are no pairs of sentences, no crops and no parts that are not CLIP's. They differ in one thing:
 10, 30 or 80 % of the damaged pictures have a caption that mentions the damage, and two fifths as many of the intact ones one
 that mentions their state. Damaged and intact pictures are framed by one rule.

@@ -143,12 +143,6 @@ def confusion_draws(image, ensemble, labels, name, n=bootstrap.DRAWS):
     return np.mean([drawn[:, side] @ confusion[side] / side.sum() for side in (labels, ~labels)], axis=0)
 
 
-def mean_confusion(image, ensemble, labels, name, n=bootstrap.DRAWS):
-    """One category's mean ``side_confusion`` and its 95 % interval over images: dict of confusion, low, high, in [0, 1]."""
-    low, value, high = bootstrap.interval([confusion_draws(image, ensemble, labels, name, n)])
-    return {"confusion": value, "low": low, "high": high}
-
-
 def image_ambiguity(image, ensemble):
     """How little a bank's sides agree on an image, label unseen: 1 - |2 P - 1| with P = ``prompt_auroc``, (batch,) in [0, 1].
 

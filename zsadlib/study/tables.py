@@ -28,7 +28,7 @@ def spread(table, metrics=("image_auroc", "pixel_auroc", "pixel_aupro")):
 
 
 def reported(table):
-    """The summary that may be quoted: without the development categories, on which choices were made."""
+    """The summary that is quoted: without the development categories, on which choices were made."""
     return summary(table[~table.dataset.str.contains("development")])
 
 

@@ -1,6 +1,7 @@
 """The *seen test* categories, once the test set of this study. No embedded model has been trained on them.
 
-Their results were looked at while the study was made, so they count as development now and no claim rests on them.
+Their results were looked at while the study was made, so they count as a second development set: what is said of them
+describes them.
 
 A category function takes ``(rng, size)`` and returns an image (size, size, 3), float32 in [0, 1], and the bool mask
 (size, size) of the object (all True for a texture).
