@@ -72,9 +72,9 @@ def reported_split(splits):
     Raises:
         ValueError: there is none beside development.
     """
-    name = list(splits)[-1]
-    if name == "development":
+    reported = [split for split in splits if split != "development"]
+    if not reported:
         raise ValueError(
             "there is nothing to report on beside development; name sets under 'seen' or 'test' in the profile"
         )
-    return name
+    return reported[-1]
