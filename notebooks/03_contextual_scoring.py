@@ -210,9 +210,7 @@ questions = {
     "does it help that each image has a say?": steps.step.str.endswith("typical → salience"),
 }
 for question, asked in questions.items():
-    outcomes = [paired.outcome(row.low, row.high) for row in steps[asked].itertuples()]
-    count = {outcome: outcomes.count(outcome) for outcome in ("helps", "no difference seen", "hurts")}
-    print(f"{question} " + ", ".join(f"{outcome}: {n}" for outcome, n in count.items()))
+    print(question, paired.tally(steps[asked]))
     for row in steps[asked].itertuples():
         print("  " + paired.sentence(f"{row.split}: {row.step}", row._asdict()))
 

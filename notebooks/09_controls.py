@@ -253,9 +253,7 @@ plots.save(figure, results, "controls_reasons")
 
 # %%
 for (split, method), group in words.groupby(["split", "method"], sort=False):
-    outcomes = [paired.outcome(row.low, row.high) for row in group.itertuples()]
-    count = {outcome: outcomes.count(outcome) for outcome in ("helps", "no difference seen", "hurts")}
-    print(f"{split}, {method} over self-similarity: " + ", ".join(f"{name} in {n}" for name, n in count.items()))
+    print(f"{split}, {method} over self-similarity, number of categories: {paired.tally(group)}")
 for row in against.itertuples():
     print(paired.sentence(f"{row.split}: {row.control} instead of the bank of {llm}", row._asdict()))
 

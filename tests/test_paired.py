@@ -59,3 +59,9 @@ def test_a_sentence_says_what_its_interval_says(low, high, said):
     gain = {"gain": (low + high) / 2, "low": low, "high": high, "up": 3, "of": 4}
     text = paired.sentence("a → b", gain)
     assert text.endswith(f"up in 3 of 4 categories: {said}") and f"[{100 * low:+.1f}, {100 * high:+.1f}]" in text
+
+
+def test_a_tally_counts_every_outcome_once():
+    gains = pd.DataFrame({"low": [0.1, -0.1, -0.2, 0.0], "high": [0.2, 0.1, -0.1, 0.1]})
+    assert paired.tally(gains) == "helps: 1, no difference seen: 2, hurts: 1"
+    assert paired.tally(gains[:0]) == "helps: 0, no difference seen: 0, hurts: 0"

@@ -54,6 +54,12 @@ def outcome(low, high):
     return "helps" if low > 0 else "hurts" if high < 0 else "no difference seen"
 
 
+def tally(gains):
+    """How many differences of a table (columns low, high) have each ``outcome``, in words."""
+    outcomes = [outcome(row.low, row.high) for row in gains.itertuples()]
+    return ", ".join(f"{name}: {outcomes.count(name)}" for name in ("helps", "no difference seen", "hurts"))
+
+
 def sentence(what, gain):
     """A difference in words: ``what``, its value and interval in points, in how many categories it is up, and the verdict.
 
