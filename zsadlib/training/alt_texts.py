@@ -13,11 +13,11 @@ from zsadlib.prompts.banks import STATIC_ABNORMAL, STATIC_NORMAL
 from zsadlib.training import captions
 
 INTACT = 0.4  # an intact picture's state is mentioned this many times as often as a damaged one's
-MENTION = 0.3  # how often a caption mentions each attribute
+MENTION = 0.15  # how often a caption mentions each attribute
 NAMED = 0.85  # how often the object has its name, rather than "object", "part", ...
 NORMAL = [phrase for phrase in captions.NORMAL if phrase not in STATIC_NORMAL]
 ABNORMAL = [phrase for phrase in captions.ABNORMAL if phrase not in STATIC_ABNORMAL]
-GENERAL = 0.3  # of the words for damage: "faulty {}" rather than the kind of damage
+GENERAL = 0.5  # of the words for damage: "faulty {}" rather than the kind of damage
 
 MATERIALS = {
     "metal": "steel sheet, wire mesh, washer, hex nut, gear, coin, machine part, tool, cast surface",

@@ -26,7 +26,7 @@ from zsadlib.provenance import source_hash
 from zsadlib.training import captions
 from zsadlib.training.features import load_stem, pixels, prepare, sentence_features
 from zsadlib.training.losses import contrastive_loss, tile_loss, tiles
-from zsadlib.training.optimisation import learning_rate, load_checkpoint, make_optimizer, save_checkpoint, trained_part
+from zsadlib.training.optimisation import load_checkpoint, make_optimizers, rate_share, save_checkpoint, trained_part, update
 from zsadlib.training.pictures import GROUP, STATES
 
 GROUPS, STEPS, FINISH = 20000, 1250, 150  # drawings, optimiser steps on whole photographs, and on their crops as well
@@ -99,10 +99,10 @@ def train(work, out, groups=GROUPS, steps=STEPS, finish=FINISH, batch=192, rate=
     model, tokenizer, frozen = build(work)
     model.eval()
     recipe, images, features, labels = prepare(work, groups, seed, model.visual.trunk.patch_embed.backbone)
-    optimizer, checkpoint = make_optimizer(model, rate), work / "checkpoint.pt"
+    optimizers, checkpoint = make_optimizers(model, rate), work / "checkpoint.pt"
     source = source_hash("zsadlib.training.recipe")
     settings = {"recipe": recipe, "source": source, "steps": steps, "finish": finish, "batch": batch, "rate": rate}
-    history = load_checkpoint(checkpoint, settings, model, optimizer)
+    history = load_checkpoint(checkpoint, settings, model, optimizers)
     sentences = Sentences(model, tokenizer) if len(history) < steps + finish else None
     model.train()
     for part in frozen:
@@ -111,8 +111,6 @@ def train(work, out, groups=GROUPS, steps=STEPS, finish=FINISH, batch=192, rate=
     every_step = range(len(history), steps + finish)
     for step in tqdm(every_step, "training", initial=len(history), total=steps + finish, mininterval=10):
         rng = np.random.default_rng([seed, step])
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, steps, finish, rate)
         drawn = np.sort(rng.choice(len(labels) // GROUP, batch // GROUP, replace=False))
         rows = (drawn[:, None] * GROUP + np.arange(GROUP)).ravel()
         frozen_part = torch.from_numpy(features[rows]).to(torch.bfloat16)
@@ -131,13 +129,10 @@ def train(work, out, groups=GROUPS, steps=STEPS, finish=FINISH, batch=192, rate=
             axis = text[good + sentences.states - 1] - text[good]
             lean = scale * (F.normalize(cropped.float(), dim=-1) * axis[:, None]).sum(-1)
             loss = loss + tile_loss(lean, labels[rows][:, 1] > 0)
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
+        update(model, optimizers, loss, rate_share(step, steps, finish))
         history.append({"step": step + 1, "loss": float(loss.detach()), "seconds": round(time.time() - began, 1)})
         if (step + 1) % every == 0 or step + 1 in (steps, steps + finish):
-            save_checkpoint(checkpoint, settings, model, optimizer, history)
+            save_checkpoint(checkpoint, settings, model, optimizers, history)
     halves = {k: v.half().contiguous() for k, v in trained_part(model).items() if "num_batches" not in k}
     drawn = [TAUGHT[c] for c in labels[:, 0].unique().tolist()]
     about = {"recipe": recipe, "steps": str(steps + finish), "trained_on": json.dumps(drawn)}

@@ -24,12 +24,13 @@ from zsadlib.models import embedded
 from zsadlib.provenance import json_hash, source_hash, versions
 from zsadlib.training.alt_texts import caption
 from zsadlib.training.features import LIBRARIES, load_stem, sentence_features, standardise
-from zsadlib.training.optimisation import learning_rate, load_checkpoint, make_optimizer, save_checkpoint, trained_part
+from zsadlib.training.optimisation import load_checkpoint, make_optimizers, rate_share, save_checkpoint, trained_part, update
 from zsadlib.training.pictures import GROUP
 from zsadlib.training.scenes import draw_scenes
 
-SCENES, STEPS, WHOLE = 10000, 1200, 120  # drawings; optimiser steps; the last of them, which see every patch
-BATCH, RATE, TOKENS = 192, 1e-3, 120
+SCENES, STEPS, WHOLE = 10000, 6000, 300  # drawings; optimiser steps; the last of them, which see every patch
+# Six drawings a step: in small batches the state is a larger part of what tells captions apart, and there are more steps.
+BATCH, RATE, MATRIX_RATE, TOKENS = 24, 1e-3, 2e-2, 120
 STEM = "visual.trunk.patch_embed.backbone."
 
 
@@ -92,7 +93,7 @@ def train(work, dose, folder=embedded.FOLDER, scenes=SCENES, steps=STEPS, whole=
     captions = [caption(seed, i, fact, dose) for i, fact in enumerate(facts)]
     words = sentence_features(model, open_clip.get_tokenizer(embedded.TWIN), captions)
     model = model.to(device)
-    optimizer, checkpoint = make_optimizer(model, RATE), work / f"twin-{embedded.DOSES[dose]}.pt"
+    optimizers, checkpoint = make_optimizers(model, RATE, MATRIX_RATE), work / f"twin-{embedded.DOSES[dose]}.pt"
     settings = {
         "recipe": recipe,
         "source": source_hash("zsadlib.training.twins"),
@@ -101,11 +102,9 @@ def train(work, dose, folder=embedded.FOLDER, scenes=SCENES, steps=STEPS, whole=
         "whole": whole,
     }
     settings |= {"batch": batch, "seed": seed}
-    history, began = load_checkpoint(checkpoint, settings, model, optimizer), time.time()
+    history, began = load_checkpoint(checkpoint, settings, model, optimizers), time.time()
     for step in tqdm(range(len(history), steps), "training", initial=len(history), total=steps, mininterval=10):
         rng = np.random.default_rng([seed, step])
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate(step, steps, 0, RATE)
         drawn = np.sort(rng.choice(len(facts) // GROUP, batch // GROUP, replace=False))
         rows = (drawn[:, None] * GROUP + np.arange(GROUP)).ravel()
         keep = torch.from_numpy(np.sort(rng.choice(embedded.GRID**2, TOKENS, replace=False))).to(device)
@@ -115,13 +114,10 @@ def train(work, dose, folder=embedded.FOLDER, scenes=SCENES, steps=STEPS, whole=
             text = model.text.proj(words[rows].to(device))
         scale = model.logit_scale.exp().clamp(max=100)
         loss = contrastive_loss(F.normalize(image.float(), dim=-1), F.normalize(text.float(), dim=-1), scale)
-        optimizer.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        optimizer.step()
+        update(model, optimizers, loss, rate_share(step, steps))
         history.append({"step": step + 1, "loss": float(loss.detach()), "seconds": round(time.time() - began, 1)})
         if (step + 1) % every == 0 or step + 1 == steps:
-            save_checkpoint(checkpoint, settings, model, optimizer, history)
+            save_checkpoint(checkpoint, settings, model, optimizers, history)
     write(model, Path(folder), dose, {"recipe": recipe, "steps": str(steps), "dose": str(dose)}, facts)
     return pd.DataFrame(history)
 
