@@ -19,11 +19,15 @@ RANDOM_OBJECTS = 5  # the first of the random designs are objects
 STATES = ["good", *KINDS]
 
 
-def framed(rng, mask):
-    """A window (rows, columns) that keeps most of ``mask`` in view, and its share of the picture."""
+def framed(rng, mask, closest=0.45):
+    """A window (rows, columns) that keeps most of ``mask`` in view, and its share of the picture.
+
+    Args:
+        closest: side of the smallest window, as a share of the picture's.
+    """
     size = len(mask)
     for _ in range(10):
-        side = rng.uniform(0.45, 1.3)
+        side = rng.uniform(closest, 1.3)
         height, width = (int(size * min(1.0, side * rng.uniform(0.85, 1.15))) for _ in range(2))
         top, left = rng.integers(0, size - height + 1), rng.integers(0, size - width + 1)
         window = slice(top, top + height), slice(left, left + width)

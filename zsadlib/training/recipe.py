@@ -26,7 +26,14 @@ from zsadlib.provenance import source_hash
 from zsadlib.training import captions
 from zsadlib.training.features import load_stem, pixels, prepare, sentence_features
 from zsadlib.training.losses import contrastive_loss, tile_loss, tiles
-from zsadlib.training.optimisation import load_checkpoint, make_optimizers, rate_share, save_checkpoint, trained_part, update
+from zsadlib.training.optimisation import (
+    load_checkpoint,
+    make_optimizers,
+    rate_share,
+    save_checkpoint,
+    trained_part,
+    update,
+)
 from zsadlib.training.pictures import GROUP, STATES
 
 GROUPS, STEPS, FINISH = 20000, 1250, 150  # drawings, optimiser steps on whole photographs, and on their crops as well

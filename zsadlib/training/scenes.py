@@ -21,6 +21,8 @@ from zsadlib.models import embedded
 from zsadlib.training.pictures import GROUP, STATES, framed, resized, turned
 
 NAMED = 0.4  # share of drawings that show a named category; the rest are random designs
+CLOSEST = 0.2  # side of the closest view, as a share of the drawing's: who writes of a scratch shows it
+FAINTEST = 0.3  # strength of the faintest defects: what can hardly be seen is not written about
 COLOURS = {
     "black": (0.08, 0.08, 0.08), "white": (0.93, 0.93, 0.93), "grey": (0.5, 0.5, 0.5), "red": (0.75, 0.12, 0.12),
     "orange": (0.9, 0.5, 0.12), "brown": (0.42, 0.27, 0.15), "yellow": (0.9, 0.85, 0.2), "green": (0.2, 0.55, 0.2),
@@ -41,7 +43,7 @@ def photograph(rng, image, mask):
     Args:
         image: (size, size, 3) in [0, 1]. mask: (size, size) bool, the place that is kept in view.
     """
-    window, share, size = *framed(rng, mask), len(mask)
+    window, share, size = *framed(rng, mask, CLOSEST), len(mask)
     image = photograph_it(rng, image)
     seen = {"view": "close" if share < 0.35 else "cropped" if share < 0.85 else "whole", "film": "colour"}
     seen |= {"even": True, "sharp": True, "contrast": "normal"}
@@ -75,7 +77,7 @@ def draw_scene(seed, index):
     while len(images) < GROUP:
         kind = STATES[int(rng.integers(1, len(STATES)))]
         try:
-            changed, mask = damage(rng, base, where, kind, rng.uniform(0, 1))
+            changed, mask = damage(rng, base, where, kind, rng.uniform(FAINTEST, 1))
         except Invisible:
             continue
         damaged = len(images) >= GROUP // 2

@@ -24,13 +24,20 @@ from zsadlib.models import embedded
 from zsadlib.provenance import json_hash, source_hash, versions
 from zsadlib.training.alt_texts import caption
 from zsadlib.training.features import LIBRARIES, load_stem, sentence_features, standardise
-from zsadlib.training.optimisation import load_checkpoint, make_optimizers, rate_share, save_checkpoint, trained_part, update
+from zsadlib.training.optimisation import (
+    load_checkpoint,
+    make_optimizers,
+    rate_share,
+    save_checkpoint,
+    trained_part,
+    update,
+)
 from zsadlib.training.pictures import GROUP
 from zsadlib.training.scenes import draw_scenes
 
-SCENES, STEPS, WHOLE = 10000, 6000, 300  # drawings; optimiser steps; the last of them, which see every patch
-# Six drawings a step: in small batches the state is a larger part of what tells captions apart, and there are more steps.
-BATCH, RATE, MATRIX_RATE, TOKENS = 24, 1e-3, 2e-2, 120
+SCENES, STEPS, WHOLE = 16000, 7500, 300  # drawings; optimiser steps; the last of them, which see every patch
+# Three drawings a step: in small batches the state is a larger part of what tells captions apart, and there are more steps.
+BATCH, RATE, MATRIX_RATE, TOKENS = 12, 1e-3, 2e-2, 120
 STEM = "visual.trunk.patch_embed.backbone."
 
 
