@@ -117,9 +117,7 @@ of_banks.set_index("bank").mul([1] + [100] * 5).round(1)
 # over images.) By category:
 
 # %%
-drawn = [
-    dict(zip(("low", "value", "high"), bootstrap.interval([row.draws]), strict=True)) for row in rates.itertuples()
-]
+drawn = [bootstrap.bounds([row.draws]) for row in rates.itertuples()]
 shown = pd.concat([rates[["category", "bank"]], pd.DataFrame(drawn)], axis=1)
 figure = plots.dots(shown, "category", "bank", "random pairs ordered against the truth (%)", at=0.5)
 plots.save(figure, results, "ambiguity_rate")

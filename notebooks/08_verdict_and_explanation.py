@@ -142,9 +142,9 @@ plots.save(figure, results, "verdict")
 #
 # ## Reasons in words, each with its place
 #
-# For an image, the prompts with the largest weight on the side that won. Each is asked alone and has a small map of its own.
-# Shown: the image with the middle score of three kinds of defect. Do not read too much into the places: notebook 9 compares these
-# maps with the map of the whole side, and they are nearly the same.
+# For an image, the prompts with the largest weight on the side that won. Shown: the image with the middle score of three kinds
+# of defect. Each prompt has a map of its own, too, but it is nearly the map of the verdict (notebook 9 measures this). So the
+# map is shown once.
 
 # %%
 data = next(c for c in categories if c.name == category)
@@ -154,10 +154,11 @@ middle = [[i for i in order if kinds[i] == kind] for kind in sorted(set(kinds) -
 rows = [of_kind[len(of_kind) // 2] for of_kind in middle]
 pictures = [datasets.load_image(data.test[i].path) for i in rows]
 reasons = detector.explain(backbone.encode(backbone.preprocess(pictures)))
+maps = study.predict_category(detector, replace(data, test=tuple(data.test[i] for i in rows)))[1]
 
 # %%
 truth = [datasets.load_mask(data.test[i], settings.map_size) for i in rows]
-figure = plots.reasons(pictures, [data.test[i].kind for i in rows], reasons, truth)
+figure = plots.reasons(pictures, [data.test[i].kind for i in rows], maps, reasons, truth)
 plots.save(figure, results, "reasons")
 
 # %% [markdown]

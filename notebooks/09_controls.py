@@ -175,8 +175,7 @@ verdicts, found = pd.concat(rows, ignore_index=True), pd.DataFrame(found)
 rows = []
 for (split, bank), group in found.groupby(["split", "bank"], sort=False):
     for measure in ("confusion", "auroc"):
-        low, value, high = bootstrap.interval(list(group[measure]))
-        rows.append({"split": split, "bank": bank, "measure": measure, "value": value, "low": low, "high": high})
+        rows.append({"split": split, "bank": bank, "measure": measure} | bootstrap.bounds(list(group[measure])))
 confused = pd.DataFrame(rows)
 study.save_table(confused, results, "controls_confusion")
 confused.pivot(index=["split", "bank"], columns="measure", values=["value", "low", "high"]).mul(100).round(1)

@@ -56,7 +56,7 @@ FIGURES = {
     "dots": lambda: plots.dots(_table(low=0.05, high=0.2), "x", "hue", "%", at=0.5),
     "curves": lambda: plots.curves(_table(x=[1.0, 2.0]), "x", "hue", "%"),
     "panels": lambda: plots.curves(_table(x=[1.0, 2.0]), "x", "hue", "%", panels=True),
-    "reasons": lambda: plots.reasons([_picture()], [HOSTILE], [[REASON]], MASKS[:1]),
+    "reasons": lambda: plots.reasons([_picture()], [HOSTILE], MAPS[:1], [[REASON]], MASKS[:1]),
     "differences": lambda: plots.differences(pd.DataFrame([[1.0]], index=[HOSTILE], columns=[HOSTILE]), HOSTILE[:4]),
     "reliability_diagram": lambda: plots.reliability_diagram({HOSTILE: (np.ones(1), np.ones(1), np.ones(1))}),
 }

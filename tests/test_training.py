@@ -20,7 +20,7 @@ from zsadlib.datasets.miniad import materials
 from zsadlib.files import ROOT
 from zsadlib.models import embedded
 from zsadlib.provenance import sources
-from zsadlib.training import captions, features, losses, pictures, recipe
+from zsadlib.training import captions, features, losses, optimisation, pictures, recipe
 
 A1 = ROOT / "notebooks" / "appendix" / "A1_train_the_embedded_model.py"
 
@@ -161,6 +161,24 @@ def test_how_the_specialist_was_trained_is_told_in_the_same_words_everywhere():
     for place in places:
         told = " ".join(re.sub(r"^# ", "", place.read_text(), flags=re.M).split())
         assert " ".join(words.split()) in told, place
+
+
+def test_every_trained_parameter_has_one_optimiser_and_matrices_have_muon_where_it_has_a_rate():
+    model = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 1), torch.nn.Flatten(), torch.nn.Linear(4, 2))
+    model[0].bias.requires_grad_(False)
+    (adam,) = optimisation.make_optimizers(model, 1e-3)
+    assert sum(len(group["params"]) for group in adam.param_groups) == 3
+    adam, muon = optimisation.make_optimizers(model, 1e-3, 2e-2)
+    assert [p.shape for group in muon.param_groups for p in group["params"]] == [(2, 4)]
+    assert sum(len(group["params"]) for group in adam.param_groups) == 2
+    optimisation.update(model, [adam, muon], model(torch.ones(1, 3, 1, 1)).sum(), 0.5)
+    assert {group["lr"] for group in adam.param_groups} == {5e-4} and muon.param_groups[0]["lr"] == 1e-2
+
+
+def test_the_rate_rises_then_falls_and_the_finish_starts_at_a_third():
+    shares = [optimisation.rate_share(step, 400, 100) for step in range(500)]
+    assert shares[0] < 0.03 and max(shares) == max(shares[45:60]) and shares[399] < 0.002
+    assert 0.3 < max(shares[400:]) < 0.34 and shares[499] < 0.002
 
 
 def test_oddness_is_the_distance_to_the_most_similar_places_that_do_not_touch():

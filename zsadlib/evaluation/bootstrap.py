@@ -98,6 +98,12 @@ def interval(draws, level=0.95):
     return float(low), float(means[0]), float(high)
 
 
+def bounds(draws, level=0.95):
+    """``interval`` as the columns of a table: a dict of value, low and high."""
+    low, value, high = interval(draws, level)
+    return {"value": value, "low": low, "high": high}
+
+
 def difference(base, other, level=0.95):
     """What ``other`` gains over ``base``: a dict with the mean difference, its interval, and in how many categories it is up.
 

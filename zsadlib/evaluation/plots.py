@@ -293,28 +293,27 @@ def curves(table, x, hue, ylabel, y="value", panels=False, width=3.2):
     return _finished(figure)
 
 
-def reasons(images, titles, explained, masks, width=1.9):
-    """Images beside the prompts that decided their verdict, each prompt with its own map; one colour scale for all.
+def reasons(images, titles, maps, explained, masks, width=2.0):
+    """Images, the map of the verdict once, and the prompts that decided it with their weights.
 
     Args:
-        images: PIL images. titles: one per image. explained: per image a list of dicts with prompt, side, weight, score
-            and map, as from ``Alfa.explain``. masks: (images, size, size) bool; outlined in white.
+        images: PIL images. titles: one per image. maps: (images, size, size) in [0, 1]; masks: the same, bool; outlined in white.
+        explained: per image a list of dicts with prompt, side and weight, as from ``Alfa.explain``.
     """
-    columns = max(map(len, explained))
     figure, axes = plt.subplots(
-        len(images), columns + 1, figsize=((columns + 1) * width + 0.6, len(images) * (width + 0.45)), squeeze=False
+        len(images), 3, figsize=(width * 4.6, len(images) * (width + 0.25)), squeeze=False, width_ratios=[1, 1, 2.2]
     )
     for axis in axes.ravel():
         axis.axis("off")
-    for row, (image, title, found, mask) in enumerate(zip(images, titles, explained, masks, strict=True)):
+    for row, image, title, heat, found, mask in zip(axes, images, titles, maps, explained, masks, strict=True):
         picture = _square(image, mask.shape[-1])
-        axes[row, 0].imshow(picture)
-        axes[row, 0].set_title(literal(title), fontsize=8)
-        for axis, reason in zip(axes[row, 1:], found, strict=False):
-            shown = _overlay(axis, picture, reason["map"], 0, 1, mask)
-            words = literal(textwrap.fill(reason["prompt"], 28))
-            axis.set_title(f"{words}\n{reason['side']}, weight {reason['weight']:.2f}", fontsize=7)
-    figure.colorbar(shown, ax=axes, shrink=0.6, label="P(abnormal) by this prompt")
+        row[0].imshow(picture)
+        row[0].set_title(literal(title), fontsize=9)
+        shown = _overlay(row[1], picture, heat, 0, 1, mask)
+        row[1].set_title("P(abnormal)", fontsize=9)
+        lines = [f"{r['side']}, weight {r['weight']:.2f}:\n{textwrap.fill(r['prompt'], 42)}" for r in found]
+        row[2].text(0, 0.5, literal("\n\n".join(lines)), va="center", fontsize=9, transform=row[2].transAxes)
+    figure.colorbar(shown, ax=axes[:, 1], shrink=0.6)
     return _finished(figure)
 
 
