@@ -301,7 +301,7 @@ def reasons(images, titles, maps, explained, masks, width=2.0):
         explained: per image a list of dicts with prompt, side and weight, as from ``Alfa.explain``.
     """
     figure, axes = plt.subplots(
-        len(images), 3, figsize=(width * 4.6, len(images) * (width + 0.25)), squeeze=False, width_ratios=[1, 1, 2.2]
+        len(images), 3, figsize=(width * 3.7, len(images) * (width + 0.25)), squeeze=False, width_ratios=[1, 1, 1.3]
     )
     for axis in axes.ravel():
         axis.axis("off")
@@ -311,7 +311,7 @@ def reasons(images, titles, maps, explained, masks, width=2.0):
         row[0].set_title(literal(title), fontsize=9)
         shown = _overlay(row[1], picture, heat, 0, 1, mask)
         row[1].set_title("P(abnormal)", fontsize=9)
-        lines = [f"{r['side']}, weight {r['weight']:.2f}:\n{textwrap.fill(r['prompt'], 42)}" for r in found]
+        lines = [f"{r['side']}, weight {r['weight']:.2f}:\n{textwrap.fill(r['prompt'], 34)}" for r in found]
         row[2].text(0, 0.5, literal("\n\n".join(lines)), va="center", fontsize=9, transform=row[2].transAxes)
     figure.colorbar(shown, ax=axes[:, 1], shrink=0.6)
     return _finished(figure)
