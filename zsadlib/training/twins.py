@@ -5,6 +5,9 @@ no crops, no masks. A batch holds whole scenes, four photographs of one drawing,
 plain transformer blocks on frozen ImageNet features; a random half of the patch tokens is dropped in every step but the last
 (Li et al., FLIP, 2023). The three twins have the same pictures, steps and first weights; captions differ only in the share of
 damaged pictures whose caption mentions the damage (``embedded.DOSES``; ``alt_texts``).
+
+No weights of this recipe are shipped. At the middle dose its static prompts reached a mean image AUROC of 0.67 on the development
+categories; two recipes before it reached 0.60 and 0.69, and less than 0.75 is too little to study prompts on.
 """
 
 import json
@@ -36,7 +39,7 @@ from zsadlib.training.pictures import GROUP
 from zsadlib.training.scenes import draw_scenes
 
 SCENES, STEPS, WHOLE = 16000, 7500, 300  # drawings; optimiser steps; the last of them, which see every patch
-# Three drawings a step: in small batches the state is a larger part of what tells captions apart, and there are more steps.
+# Three drawings a step: small batches learn the state in fewer minutes, but stop early.
 BATCH, RATE, MATRIX_RATE, TOKENS = 12, 1e-3, 2e-2, 120
 STEM = "visual.trunk.patch_embed.backbone."
 
